@@ -1,0 +1,204 @@
+"""What lies in a zip or tar, and its images, read in place."""
+
+from __future__ import annotations
+
+import bz2
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from topwork.data.dataset import ImageSource, Problem, readable
+from topwork.data.layout import Listing, is_litter
+from topwork.data.unpack import plain_tar
+from topwork.errors import ImageError, InputError
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+LARGEST_MEMBER_BYTES = 512 * 2**20  # declared; a larger "image" is a mistake or a trap
+_STORED, _DEFLATED, _BZIP2 = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2
+
+
+@dataclass(frozen=True, slots=True)
+class ZipImage:
+    """A member of a zip, read where it lies.
+
+    Each read opens the file anew and shares nothing, so that threads need no lock and none has to read
+    the archive's directory again (as a `ZipFile` a thread would); the opening costs some microseconds.
+    """
+
+    archive: str
+    name: str
+    offset: int  # of the member's own header
+    packed_bytes: int
+    size_bytes: int
+    method: int
+    crc: int
+
+    def read(self) -> bytes:
+        """The unpacked bytes. Raises `OSError`, or `ImageError` where the archive is damaged."""
+        with Path(self.archive).open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            header = file.read(30)
+            if len(header) < 30 or header[:4] != b"PK\3\4":
+                raise ImageError("damaged in the archive: it does not begin where the directory says")
+            file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)  # the name, the extra field
+            packed = _read_all(file, self.packed_bytes)
+        if self.size_bytes == 0:
+            return b""
+        try:
+            # `size_bytes` caps what is unpacked: a bomb gives no more than it declared.
+            if self.method == _DEFLATED:
+                data = zlib.decompressobj(-15).decompress(packed, self.size_bytes)
+            elif self.method == _BZIP2:
+                data = bz2.BZ2Decompressor().decompress(packed, self.size_bytes)
+            else:
+                data = packed
+        except (zlib.error, OSError) as error:
+            raise ImageError(f"damaged in the archive: {error}") from None
+        if len(data) != self.size_bytes or zlib.crc32(data) != self.crc:
+            raise ImageError("damaged in the archive: its checksum differs")
+        return data
+
+    def __str__(self) -> str:
+        return readable(f"{self.archive}!{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """A member of an uncompressed tar, read where it lies; safe in threads, as `ZipImage` is."""
+
+    archive: str
+    name: str
+    offset: int  # of the member's bytes
+    size_bytes: int
+
+    def read(self) -> bytes:
+        """The bytes. Raises `OSError`, or `ImageError` where the archive ends too early."""
+        with Path(self.archive).open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            return _read_all(file, self.size_bytes)
+
+    def __str__(self) -> str:
+        return readable(f"{self.archive}!{self.name}")
+
+
+def is_archive(path: str) -> bool:
+    """Whether the name ends as an archive's does."""
+    return path.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def list_archive(path: str) -> Listing:
+    """List the files in an archive. What can't be read safely or at all is in the listing's problems.
+
+    Links, devices, absolute names, names with "..", and members of more than 512 MiB are not read. Of
+    several members of one name the last counts, as it would in unpacking.
+
+    Raises `InputError` for an archive that is damaged or locked by a password.
+    """
+    return _list_zip(path) if path.lower().endswith(".zip") else _list_tar(path)
+
+
+class _Members:
+    """Takes members one by one and puts each where it belongs in the listing."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files: dict[str, ImageSource] = {}
+        self.folders: dict[str, None] = {}
+        self.problems: list[Problem] = []
+
+    def admit(self, raw: str, *, folder: bool, unread: str | None, size_bytes: int) -> str | None:
+        """The member's name, if it is a file to be read; else it is noted. `unread`: why it can't be."""
+        raw = readable(raw.replace("\\", "/"))
+        parts = [part for part in raw.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        if not parts or any(is_litter(part) for part in parts if part != ".."):
+            return None
+        if raw.startswith("/") or parts[0].endswith(":"):
+            unread = "its name in the archive is an absolute path"
+        elif ".." in parts:
+            unread = 'its name in the archive has ".."'
+        elif size_bytes > LARGEST_MEMBER_BYTES:
+            unread = f"larger than {LARGEST_MEMBER_BYTES >> 20} MiB ({size_bytes >> 20} MiB)"
+        if unread:
+            self.problems.append(Problem(raw, unread))
+        elif folder:
+            self.folders[name] = None
+        else:
+            if name in self.files:
+                self.problems.append(Problem(name, "twice in the archive: the last one is used"))
+            return name
+        return None
+
+    def listing(self) -> Listing:
+        for name in self.files:  # archives need not list the folders their files lie in
+            while (name := name.rpartition("/")[0]) and name not in self.folders:
+                self.folders[name] = None
+        return Listing(readable(self.path), self.files, tuple(self.folders), tuple(self.problems))
+
+
+def _list_zip(path: str) -> Listing:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise InputError(f"{readable(path)} is not a zip that can be read: {error}") from None
+    members = _Members(path)
+    for info in infos:
+        if info.flag_bits & 1:
+            raise InputError(
+                f"{readable(path)} is locked by a password ({readable(info.filename)}): "
+                "unpack it and give the folder"
+            )
+        unread = None
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            unread = "a link in the archive" if kind == stat.S_IFLNK else "not a regular file"
+        elif info.compress_type not in (_STORED, _DEFLATED, _BZIP2):
+            unread = f"packed by zip method {info.compress_type}; expected stored, deflate or bzip2"
+        folder = info.filename.endswith(("/", "\\"))
+        name = members.admit(info.filename, folder=folder, unread=unread, size_bytes=info.file_size)
+        if name is not None:
+            members.files[name] = ZipImage(
+                path,
+                name,
+                info.header_offset,
+                info.compress_size,
+                info.file_size,
+                info.compress_type,
+                info.CRC,
+            )
+    return members.listing()
+
+
+def _list_tar(path: str) -> Listing:
+    members, plain = _Members(path), plain_tar(path)
+    try:
+        with tarfile.open(plain, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+            for info in archive:
+                unread = None
+                if info.issym() or info.islnk():
+                    unread = "a link in the archive"
+                elif not (info.isreg() or info.isdir()) or info.issparse():
+                    unread = "not a regular file"
+                name = members.admit(info.name, folder=info.isdir(), unread=unread, size_bytes=info.size)
+                if name is not None:
+                    members.files[name] = TarImage(plain, name, info.offset_data, info.size)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise InputError(f"{readable(path)} is not a tar that can be read: {error}") from None
+    return members.listing()
+
+
+def _read_all(file: IO[bytes], size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := file.read(size)):  # an unbuffered read may give less than asked
+        parts.append(part)
+        size -= len(part)
+    if size:
+        raise ImageError("damaged in the archive: the file ends inside this image")
+    return b"".join(parts)

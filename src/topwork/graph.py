@@ -1,0 +1,125 @@
+"""OpenVINO graphs: what is done to a network that is one. Each function makes a new graph and leaves its own alone.
+
+A graph here has one input, `image`, uint8 (1, S, S, 3) in [0, 255], RGB, and named outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from topwork.errors import InputError, one_of
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from topwork.heads.head import Head
+
+Views = Literal["one", "flip", "dihedral"]
+"""Which turned copies of an image have their features averaged: itself; with its mirror image; all eight."""
+
+
+def pool(graph: ov.Model, names: Sequence[str]) -> ov.Model:
+    """Only the outputs `names`, each averaged over its pixels, side by side: `features` (1, sum of channels)."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    graph = graph.clone()
+    axes = op.constant(np.array([2, 3]))
+    pooled = [op.reduce_mean(_source(graph, name), axes, False) for name in names]
+    return _with_output(ov.Model([op.concat(pooled, 1)], graph.get_parameters()), "features")
+
+
+def average_views(graph: ov.Model, views: Views) -> ov.Model:
+    """The same graph, its `features` the mean over turned copies of the image.
+
+    The copies are made inside the graph, so that training, predicting and every export agree on them.
+    """
+    import openvino as ov
+    from openvino import opset13 as op
+
+    if views not in get_args(Views):
+        raise InputError(one_of(views, get_args(Views), what="set of views"))
+    if views == "one":
+        return graph
+    graph = graph.clone()
+    old = graph.get_parameters()[0]
+    _, height, width, channels = old.shape
+    if views == "dihedral" and height != width:
+        raise InputError(f"the views 'dihedral' need a square input; this backbone's is {height} x {width}")
+    image = op.parameter([1, height, width, channels], ov.Type.u8, name="image")
+    image.output(0).set_names({"image"})
+    mirrored = op.gather(image, op.constant(np.arange(width)[::-1].copy()), op.constant(np.int64(2)))
+    copies = [image, mirrored]
+    if views == "dihedral":
+        upside = op.constant(np.arange(height)[::-1].copy())
+        copies += [op.gather(copy, upside, op.constant(np.int64(1))) for copy in copies]
+        copies += [op.transpose(copy, op.constant(np.array([0, 2, 1, 3]))) for copy in copies]
+    stacked = op.concat(copies, 0)  # (views, S, S, 3)
+    graph.reshape({old.output(0): ov.PartialShape([len(copies), height, width, channels])})
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(stacked.output(0))
+    mean = op.reduce_mean(_source(graph, "features"), op.constant(np.array([0])), True)
+    return _with_output(ov.Model([mean], [image]), "features")
+
+
+def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Model:
+    """The whole classifier as one graph: `probabilities` (1, K) first, then `features` (1, D).
+
+    `columns`: which features the head sees, int64 (D_head,).
+    """
+    import openvino as ov
+    from openvino import opset13 as op
+
+    graph = graph.clone()
+    x = features = _source(graph, "features")
+    if len(columns) != features.shape[1]:
+        x = op.gather(x, op.constant(columns), op.constant(np.int64(1))).output(0)
+    for i, layer in enumerate(head.layers):
+        if i:
+            x = op.relu(x).output(0)
+        product = op.matmul(x, op.constant(layer.weight), False, False)
+        x = op.add(product, op.constant(layer.bias[None])).output(0)
+    probabilities = op.softmax(op.divide(x, op.constant(np.float32(head.temperature))), 1)
+    probabilities.output(0).set_names({"probabilities"})
+    return ov.Model([probabilities.output(0), features], graph.get_parameters())
+
+
+def without_head(graph: ov.Model) -> ov.Model:
+    """The backbone of what `attach` made: `image` to `features`."""
+    import openvino as ov
+
+    graph = graph.clone()
+    return _with_output(ov.Model([_source(graph, "features")], graph.get_parameters()), "features")
+
+
+def digest(graph: ov.Model) -> str:
+    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring and constants, not their names."""
+    total = hashlib.sha256()
+    numbers: dict[str, int] = {}
+    for number, node in enumerate(graph.get_ordered_ops()):
+        numbers[node.get_friendly_name()] = number
+        wires = [
+            (numbers[source.get_node().get_friendly_name()], source.get_index())
+            for source in (entry.get_source_output() for entry in node.inputs())
+        ]
+        kind = node.get_type_name()
+        total.update(repr((kind, wires, [str(out.get_partial_shape()) for out in node.outputs()])).encode())
+        if kind == "Constant":
+            total.update(np.ascontiguousarray(node.data).tobytes())
+        else:
+            total.update(repr(sorted((k, str(v)) for k, v in node.get_attributes().items())).encode())
+    return total.hexdigest()
+
+
+def _source(graph: ov.Model, name: str) -> Any:
+    """What feeds the output `name`: an output itself can't be built upon."""
+    return graph.output(name).get_node().input_value(0)
+
+
+def _with_output(graph: ov.Model, name: str) -> ov.Model:
+    graph.output(0).set_names({name})
+    return graph

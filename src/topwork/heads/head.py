@@ -1,0 +1,283 @@
+"""The record that every kind of head is fitted into: affine layers, ReLU between them, one temperature.
+
+A head is small and plain, so that it can be saved as a few arrays, folded into an exported graph, and
+computed with NumPy alone. How it was fitted (`linear`, `mlp`, `centroid`) makes no difference afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topwork.errors import InputError, one_of
+
+KINDS = ("linear", "mlp", "centroid")
+
+# Where a temperature is looked for. Beyond it the probabilities are all-or-nothing, or all alike.
+TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """`x @ weight + bias`: weight float32 (D_in, D_out), bias float32 (D_out,)."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A fitted classifier on feature vectors: layers with ReLU between them; the last gives the logits.
+
+    It sees the matrix it was fitted on: which features that is, is the caller's to know.
+
+    >>> layer = Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    >>> Head("linear", (layer,)).probabilities(np.float32([[2, 2]]))
+    array([[0.5, 0.5]], dtype=float32)
+    """
+
+    kind: str
+    layers: tuple[Layer, ...]
+    temperature: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """How many features an image must have."""
+        return int(self.layers[0].weight.shape[0])
+
+    @property
+    def class_count(self) -> int:
+        """How many classes there are."""
+        return int(self.layers[-1].bias.shape[0])
+
+    def logits(self, x: ArrayLike) -> NDArray[np.float32]:
+        """The scores before the softmax, float32 (N, K), of features `x` float32 (N, D), any finite range.
+
+        A row's bits depend on that row alone: not on how many other rows there are, nor on its place.
+
+        Raises:
+            InputError: `x` is not (N, D) with the D that the head was fitted on.
+        """
+        # C order matters: matmul takes other routes, with other roundings, for strided rows.
+        rows = np.ascontiguousarray(x, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.width:
+            raise InputError(
+                f"`x` must have shape (N, {self.width}), the features this head was fitted on; got "
+                f"{rows.shape}: take the features from the same backbone and stages"
+            )
+        for index, layer in enumerate(self.layers):
+            if index:
+                np.maximum(rows, 0, out=rows)
+            # `rows @ weight` is one matrix product, whose kernels round a row differently by the number
+            # of rows and by the row's place: tiles at the edge add up in another order. Padding to
+            # blocks of 16 or 64 rows does not cure it (OpenBLAS's AVX2 tiles are 12 rows wide: 2 or 3
+            # different results by place). As a stack of (1, D) matrices, each row is one call of the same
+            # vector-times-matrix product with the same sizes, hence the same bits, by construction.
+            # It costs about 1 to 8 µs a row for a linear head, 0.1 ms for Dense 512: little next to the
+            # milliseconds that the row's features took.
+            rows = np.matmul(rows[:, None, :], layer.weight)[:, 0, :]  # (N, D_out)
+            rows += layer.bias
+        return rows
+
+    def probabilities(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Softmax of logits / temperature, float32 (N, K) in [0, 1]; rows sum to 1 (to within 1e-6).
+
+        Raises:
+            InputError: as `logits`.
+        """
+        return softmax(self.logits(x), self.temperature).astype(np.float32)
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Softmax of `logits / temperature` over the last axis, float64, safe for logits of any finite size."""
+    scores = np.asarray(logits, dtype=np.float64) / temperature
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def fit_temperature(
+    logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, smoothing: float = 0.0
+) -> float:
+    """The temperature in [0.05, 20] under which held-out `logits` fit their `targets` best; 1.0 if none.
+
+    Minimises the (weighted) negative log-likelihood over one scalar, as Guo et al. 2017, "On calibration
+    of modern neural networks" (https://arxiv.org/abs/1706.04599). `logits` float (N, K), finite, of
+    images the head was not fitted on; `targets` int (N,) in 0..K-1; `weights` (N,), at least 0.
+    `smoothing`, from 0 up to 1, takes that share of each target and spreads it over all classes. A few
+    images that are all right would else ask for the coldest temperature there is; 1 / (N + 2) is
+    Laplace's rule, as in Platt 1999.
+
+    Raises:
+        InputError: shapes that do not fit together, a target out of range, a value that is not finite.
+
+    >>> round(fit_temperature([[4.0, 0.0]] * 4, [0, 0, 0, 1]), 6)  # sure by e^4 : 1, right by 3 : 1
+    3.640957
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    truth = np.asarray(targets)
+    if len(truth) == 0:
+        return 1.0
+    if scores.ndim != 2:
+        raise InputError(f"`logits` must have shape (N, classes); got {scores.shape}")
+    truth, sample = check_samples(scores, truth, weights, class_count=scores.shape[1])
+    # With b = 1 / T and d = z - z_target, a row's loss is log(sum(exp(b d))) - b mean_q(d), where q is the
+    # smoothed target: convex in b, with the slope mean_p(d) - mean_q(d), p = softmax(b d). So the slope
+    # changes sign once, and bisection on it cannot miss the minimum.
+    gap = scores - scores[np.arange(len(truth)), truth][:, None]  # (N, K)
+    wanted = smoothing * float(sample @ gap.mean(axis=1))
+
+    def slope(log_temperature: float) -> float:
+        found = (softmax(gap, math.exp(log_temperature)) * gap).sum(axis=1)
+        return float(sample @ found) - wanted
+
+    if not gap.any():
+        return 1.0  # all classes always score the same: no temperature changes anything
+    cold, hot = (math.log(bound) for bound in TEMPERATURES)
+    if slope(cold) <= 0:  # even colder would fit better still
+        return TEMPERATURES[0]
+    if slope(hot) >= 0:
+        return TEMPERATURES[1]
+    for _ in range(40):  # 6 / 2^40: about 5e-12 of the temperature
+        middle = (cold + hot) / 2
+        cold, hot = (middle, hot) if slope(middle) > 0 else (cold, middle)
+    return math.exp((cold + hot) / 2)
+
+
+def check_samples(
+    x: NDArray[np.floating], targets: ArrayLike, weights: ArrayLike | None, *, class_count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`targets` as int64 (N,) and `weights` as float64 (N,) (ones if None), once they fit `x` (N, D).
+
+    Raises:
+        InputError: they don't; or there are no rows, a target is not in 0..class_count-1, a value of `x`
+            is not finite, a weight is negative or not finite, or all weights are 0.
+    """
+    truth = np.asarray(targets)
+    if x.ndim != 2 or truth.shape != x.shape[:1] or not len(truth):
+        raise InputError(
+            f"`x` must have shape (N, D) and `targets` (N,), N at least 1; got {x.shape} and {truth.shape}"
+        )
+    if truth.dtype.kind not in "iu":
+        raise InputError(f"`targets` must be integers, the indices of classes; got {truth.dtype}")
+    if truth.min() < 0 or truth.max() >= class_count:
+        where = int(np.flatnonzero((truth < 0) | (truth >= class_count))[0])
+        raise InputError(
+            f"`targets` must be in 0..{class_count - 1}; got {truth[where]} at row {where}: "
+            "leave images without a label out"
+        )
+    if not np.isfinite(x).all():
+        where = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise InputError(f"`x` must be finite; row {where} has a value that is not a number or infinite")
+    sample = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if sample.shape != truth.shape:
+        raise InputError(f"`weights` must have shape {truth.shape}, one a row; got {sample.shape}")
+    if not np.isfinite(sample).all() or sample.min() < 0 or sample.max() == 0:
+        raise InputError("`weights` must be finite, none negative, and not all 0")
+    return truth.astype(np.int64), sample
+
+
+def save_head(head: Head, path: str | Path) -> None:
+    """Write `head` to `path` as an uncompressed .npz: kind, temperature, weight_0, bias_0, weight_1, …
+
+    The file is complete or not there: it is written beside its place, then moved.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    arrays = {"kind": np.array(head.kind), "temperature": np.array(head.temperature, dtype=np.float64)}
+    for index, layer in enumerate(head.layers):
+        arrays[f"weight_{index}"] = np.asarray(layer.weight, dtype=np.float32, order="C")
+        arrays[f"bias_{index}"] = np.asarray(layer.bias, dtype=np.float32)
+    try:
+        with partial.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_head(path: str | Path) -> Head:
+    """Read what `save_head` wrote. Nothing in the file is run, and memory stays within the file's size.
+
+    Raises:
+        InputError: there is no such file, or it is damaged, or is not a head.
+    """
+    place = Path(path)
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return _read_head(archive, place.stat().st_size)
+    except FileNotFoundError as error:
+        raise InputError(f"no head at {place}: expected the head.npz of a run folder") from error
+    # Every way in which a hostile archive or array header is known to fail inside zipfile and numpy.
+    except (
+        InputError, zipfile.BadZipFile, OSError, EOFError, ValueError, TypeError, KeyError, SyntaxError,
+        OverflowError, RuntimeError, MemoryError,
+    ) as error:  # fmt: skip
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{place} is not a head that Topwork saved: {reason}; train again") from error
+
+
+def _read_head(archive: zipfile.ZipFile, size: int) -> Head:
+    names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
+    depth = sum(name.startswith("weight_") for name in names)
+    expected = ["kind", "temperature", *(f"{part}_{i}" for i in range(depth) for part in ("weight", "bias"))]
+    if depth == 0 or sorted(names) != sorted(expected):
+        shown = ", ".join(sorted(names)[:8])
+        raise InputError(f"expected the arrays kind, temperature, weight_0, bias_0, …; got {shown or 'none'}")
+    # `save_head` compresses nothing, so nothing that is honest can come out bigger than the file.
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise InputError("expected arrays stored without compression; got a compressed one")
+    if sum(max(entry.file_size, entry.compress_size) for entry in archive.infolist()) > size:
+        raise InputError(f"its arrays claim more than the {size} bytes of the file")
+
+    kind = str(_read_array(archive, "kind", np.dtype("U"), dimensions=0))
+    if kind not in KINDS:
+        raise InputError(one_of(kind, KINDS, what="kind of head"))
+    temperature = float(_read_array(archive, "temperature", np.dtype(np.float64), dimensions=0))
+    if not temperature > 0 or math.isinf(temperature):
+        raise InputError(f"expected a temperature above 0; got {temperature}")
+    layers: list[Layer] = []
+    for index in range(depth):
+        weight = _read_array(archive, f"weight_{index}", np.dtype(np.float32), dimensions=2)
+        bias = _read_array(archive, f"bias_{index}", np.dtype(np.float32), dimensions=1)
+        if bias.shape != weight.shape[1:] or 0 in weight.shape:
+            raise InputError(
+                f"weight_{index} {weight.shape} and bias_{index} {bias.shape} do not fit together"
+            )
+        if layers and layers[-1].bias.shape[0] != weight.shape[0]:
+            raise InputError(
+                f"weight_{index} {weight.shape} does not take the output of layer {index - 1}, "
+                f"which is {layers[-1].bias.shape[0]} wide"
+            )
+        layers.append(Layer(weight, bias))
+    return Head(kind, tuple(layers), temperature)
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], *, dimensions: int
+) -> NDArray[Any]:
+    """One finite array of `dtype`'s kind and size (any length for text), checked before it is allocated."""
+    stream = io.BytesIO(archive.read(f"{name}.npy"))
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):  # what numpy writes for every array that we save
+        raise InputError(f"{name} has the array format {version}; expected (1, 0)")
+    shape, _, found = np.lib.format.read_array_header_1_0(stream)
+    if found != dtype and not (dtype.kind == found.kind == "U"):
+        raise InputError(f"{name} has the type {found}; expected {dtype}")
+    if len(shape) != dimensions:
+        raise InputError(f"{name} has the shape {shape}; expected {dimensions} dimensions")
+    if math.prod(shape) * found.itemsize != len(stream.getbuffer()) - stream.tell():
+        raise InputError(f"{name} claims the shape {shape}, which is not what its bytes hold")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    if found.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{name} has a value that is not a number or infinite")
+    return np.ascontiguousarray(array) if dimensions else array

@@ -1,0 +1,151 @@
+"""How sure a score is: intervals for shares, and the paired test of two classifiers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from topwork.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Interval(NamedTuple):
+    """A confidence interval, both ends included."""
+
+    low: float
+    high: float
+
+
+def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
+    """The score interval for a proportion, within 0..1; it stays sensible for 0 of n and n of n.
+
+    Both counts may be fractional, so that a weighted sample can be given by its effective size.
+    Follows Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+
+    Raises:
+        InputError: `n` is not positive, `successes` is not in 0..n, or `confidence` not within 0..1.
+
+    >>> low, high = wilson(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    if not (n > 0 and math.isfinite(n)):
+        raise InputError(f"`n` must be a positive number; got {n}")
+    if not 0 <= successes <= n:
+        raise InputError(f"`successes` must lie in 0..{n} (`n`); got {successes}")
+    z = _normal_quantile(confidence)
+    p = successes / n
+    shrink = 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / shrink
+    half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / shrink
+    # At p = 0 and p = 1 one end is exactly p; rounding would put it a hair outside 0..1.
+    return Interval(0.0 if p == 0 else max(0.0, centre - half), 1.0 if p == 1 else min(1.0, centre + half))
+
+
+def _normal_quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise InputError(f"`confidence` must lie between 0 and 1, such as 0.95; got {confidence}")
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """Two classifiers on the same `n` images: A's accuracy minus B's, with its doubt.
+
+    `only_a` images were right with A alone, `only_b` with B alone. `p_value` is exact, `interval`
+    approximate: close to the border, one may call significant what the other doesn't.
+    """
+
+    n: int
+    only_a: int
+    only_b: int
+    p_value: float
+    difference: float
+    interval: Interval
+
+
+def mcnemar(correct_a: Bools, correct_b: Bools, confidence: float = 0.95) -> PairedComparison:
+    """Compares two classifiers image by image: McNemar's exact test and the difference's interval.
+
+    The p-value is the two-sided binomial one: were both equally good, each image that only one of them
+    gets right would go to either by a fair coin. (McNemar, "Note on the sampling error of the difference
+    between correlated proportions or percentages", 1947.) The interval is method 10 of Newcombe,
+    "Improved confidence intervals for the difference between binomial proportions based on paired
+    data", 1998: Wilson intervals of both accuracies, joined with their correlation.
+
+    Args:
+        correct_a: bool (N,), whether A was right on each image.
+        correct_b: bool (N,), the same for B, on the same images in the same order.
+        confidence: of the interval, between 0 and 1.
+
+    Raises:
+        InputError: the two are not boolean vectors of one length, or are empty.
+
+    >>> result = mcnemar(np.array([True, True, True, False]), np.array([True, False, False, False]))
+    >>> result.only_a, result.only_b, result.p_value, result.difference
+    (2, 0, 0.5, 0.5)
+    """
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    for name, values in (("correct_a", a), ("correct_b", b)):
+        if values.dtype != np.bool_ or values.ndim != 1:
+            raise InputError(f"`{name}` must be bool (N,); got {values.dtype} {values.shape}")
+    if len(a) != len(b):
+        raise InputError(
+            f"a paired comparison needs the same images for both; got {len(a)} and {len(b)} results"
+        )
+    if len(a) == 0:
+        raise InputError("nothing to compare: there are no images")
+    n, both = len(a), int((a & b).sum())
+    only_a, only_b = int(a.sum()) - both, int(b.sum()) - both
+    return PairedComparison(
+        n=n,
+        only_a=only_a,
+        only_b=only_b,
+        p_value=_sign_test(min(only_a, only_b), only_a + only_b),
+        difference=(only_a - only_b) / n,
+        interval=_newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence),
+    )
+
+
+def _sign_test(fewer: int, n: int) -> float:
+    """min(1, 2 P(X <= fewer)) for X ~ Binomial(n, 1/2)."""
+    # From the largest term P(X = fewer) down, each is the one above it times i / (n - i + 1):
+    # so no power or factorial overflows, however many the images.
+    i = np.arange(fewer, 0, -1)
+    terms = 1 + float(np.cumprod(i / (n - i + 1)).sum())
+    log_largest = math.lgamma(n + 1) - math.lgamma(fewer + 1) - math.lgamma(n - fewer + 1) - n * math.log(2)
+    return min(1.0, 2 * math.exp(log_largest) * terms)
+
+
+def _newcombe(both: int, only_a: int, only_b: int, neither: int, confidence: float) -> Interval:
+    n = both + only_a + only_b + neither
+    right_a, right_b = both + only_a, both + only_b
+    p_a, p_b = right_a / n, right_b / n
+    interval_a, interval_b = wilson(right_a, n, confidence), wilson(right_b, n, confidence)
+    # The correlation phi of the two outcomes, its numerator drawn towards 0 by n / 2 when positive
+    # (Newcombe's correction), and 0 when one of the two is always right or always wrong.
+    numerator = float(both * neither - only_a * only_b)
+    if numerator > 0:
+        numerator = max(numerator - n / 2, 0.0)
+    product = right_a * (n - right_a) * right_b * (n - right_b)
+    phi = numerator / math.sqrt(product) if product else 0.0
+
+    def joined(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
+
+    difference = (only_a - only_b) / n
+    below = joined(p_a - interval_a.low, interval_b.high - p_b)
+    above = joined(interval_a.high - p_a, p_b - interval_b.low)
+    return Interval(max(-1.0, difference - below), min(1.0, difference + above))
+
+
+def effective_size(weights: Floats) -> float:
+    """How many equally weighted images would say as much: (Σw)² / Σw², in 1..N. (Kish, 1965.)"""
+    return float(weights.sum() ** 2 / (weights**2).sum())
