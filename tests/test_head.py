@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def _head(*widths: int, seed: int = 0, temperature: float = 1.0) -> Head:
             rng.normal(size=(a, b)).astype(np.float32) / np.float32(a**0.5),
             rng.normal(size=b).astype(np.float32),
         )
-        for a, b in zip(widths[:-1], widths[1:], strict=True)
+        for a, b in itertools.pairwise(widths)
     )
     return Head("linear" if len(layers) == 1 else "mlp", layers, temperature)
 
@@ -155,7 +156,7 @@ def test_a_weight_of_two_is_the_image_twice() -> None:
             [[1.0]],
             [0, 1],
             None,
-            r"`x` must have shape \(N, D\) and `targets` \(N,\).*got \(1, 1\) and \(2,\)",
+            r"shape \(N, D\) and `targets` \(N,\).*got \(1, 1\) and \(2,\)",
         ),
         (np.zeros((0, 1)), np.zeros(0, int), None, r"N at least 1; got \(0, 1\) and \(0,\)"),
         ([[1.0]], [0.0], None, "`targets` must be integers.*got float64"),
@@ -219,17 +220,19 @@ SECOND = {"weight_1": np.ones((5, 2), np.float32), "bias_1": np.ones(2, np.float
         ({"weight_0": None, "bias_0": None}, "got kind, temperature; train again"),
         ({"extra": np.zeros(1)}, "got bias_0, extra, kind"),
         ({"kind": np.array("liner")}, "unknown kind of head 'liner'; did you mean 'linear'"),
-        ({"kind": np.array(7)}, "kind has the type int64; expected <U0"),
+        ({"kind": np.array(7)}, "kind has the type <i8; expected <U"),
         ({"temperature": np.array(0.0)}, "expected a temperature above 0; got 0.0"),
         ({"temperature": np.array(np.nan)}, "temperature has a value that is not a number or infinite"),
         ({"temperature": np.ones(2)}, r"temperature has the shape \(2,\); expected 0 dimensions"),
-        ({"weight_0": np.ones((4, 3))}, "weight_0 has the type float64; expected float32"),
-        ({"weight_0": np.ones((4, 3), ">f4")}, "weight_0 has the type >f4; expected float32"),
+        ({"weight_0": np.ones((4, 3))}, "weight_0 has the type <f8; expected <f4"),
+        ({"weight_0": np.ones((4, 3), ">f4")}, "weight_0 has the type >f4; expected <f4"),
         ({"weight_0": np.full((4, 3), np.nan, np.float32)}, "weight_0 has a value that is not a number"),
         ({"bias_0": np.ones(2, np.float32)}, r"weight_0 \(4, 3\) and bias_0 \(2,\) do not fit together"),
         ({"bias_0": np.ones((3, 1), np.float32)}, r"bias_0 has the shape \(3, 1\); expected 1 dimensions"),
         (SECOND, r"weight_1 \(5, 2\) does not take the output of layer 0, which is 3 wide"),
-        ({"weight_0": np.array([object()])}, "weight_0 has the type object; expected float32"),
+        ({"weight_0": np.array([object()])}, r"weight_0 has the type \|O; expected <f4"),
+        ({"weight_0": np.ones((4, 3), np.float32, order="F")}, "weight_0 does not begin as a plain array"),
+        ({"weight_0": np.ones(4, "f4,f4")}, "weight_0 does not begin as a plain array in C order does"),
     ],
 )
 def test_a_file_that_is_no_head(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -268,11 +271,11 @@ def test_the_damage_below_is_the_only_damage(tmp_path: Path) -> None:
     [
         (
             "(1000000000000, 3)",
-            r"weight_0 claims the shape \(1000000000000, 3\), which is not what its bytes",
+            r"weight_0 claims the shape \(1000000000000, 3\), which",
         ),
-        ("(-4, -3)", "is not a head that Topwork saved"),
-        ("(" * 40 + ")", "is not a head that Topwork saved"),
-        ("(4, 'a')", "is not a head that Topwork saved"),
+        ("(-4, -3)", "weight_0 does not begin as a plain array"),
+        ("(" * 40 + ")", "weight_0 does not begin as a plain array"),
+        ("(4, 'a')", "weight_0 does not begin as a plain array"),
     ],
 )
 def test_a_hostile_array_header(tmp_path: Path, shape: str, message: str) -> None:

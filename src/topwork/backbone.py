@@ -14,7 +14,7 @@ from topwork import graph as graphs
 from topwork.errors import InputError, one_of
 from topwork.graph import Views
 from topwork.hub import builtin
-from topwork.images import Fit, decoder_version
+from topwork.images import DECODER, Fit
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -145,5 +145,5 @@ def resolve_precision(precision: Precision) -> Precision:
 
 def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision) -> str:
     """All that a feature depends on besides the image's bytes."""
-    facts = [graphs.digest(graph), decoder_version(), fit, precision]
+    facts = [graphs.digest(graph), DECODER, fit, precision]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -1,0 +1,259 @@
+"""The linear head: multinomial logistic regression with an L2 penalty, along a path of strengths.
+
+It minimises, for weights W (D, K) and biases b, over standardised features x with sample weights w summing to 1,
+
+    Σ_i w_i · −log softmax(x_i W + b)[y_i]  +  λ/2 · ‖W‖²
+
+for one strength λ after another, from strong to weak, each started from the last one's solution. What makes it
+fast is the choice of coordinates. With the features' covariance XᵀdX = V diag(s) Vᵀ the Hessian of the loss is
+close to h_k·diag(s) in V's coordinates, where h_k = Σ w p_k(1 − p_k) is class k's mean curvature (Böhning 1992
+bounds it by ½). Scaling coordinate (j, k) by 1/√(h_k s_j + λ) makes the problem almost round, and L-BFGS
+(Liu and Nocedal 1989) then needs a handful of steps for each λ. With fewer images than features, V has only as
+many columns as there are images. All folds of a cross-validation share V and are solved at once: a fold is the
+same problem with the weights of its own images at zero.
+
+Arrays lie as (classes, problems, images): the softmax then runs along contiguous rows whatever K is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork.heads.head import Head, Layer, fit_temperature
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
+TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
+PATIENCE = 3  # strengths in a row that may worsen the validation loss before the path ends
+SMALLEST_DEVIATION = 1e-6  # a feature that varies less, relative to the largest, is a constant
+MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One strength of a path: its objective on all training images, and how it did on held-out ones."""
+
+    strength: float
+    objective: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFit:
+    """The head at the best strength; the path that led there; and the logits of the held-out images.
+
+    `held_out_logits`: float32 (M, K): of the validation images, or, with folds, of each training image from the
+    fold in which it was left out.
+    """
+
+    head: Head
+    strength: float
+    steps: tuple[Step, ...]
+    held_out_logits: Array
+
+
+def fit_linear(
+    x: Array,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array | None = None,
+    folds: Array | None = None,
+    validation: tuple[Array, Array, Array] | None = None,
+    strengths: tuple[float, ...] = STRENGTHS,
+) -> LinearFit:
+    """Fit along `strengths` and keep the one with the least log-loss on held-out images.
+
+    Args:
+        x: features, float32 (N, D).
+        targets: int64 (N,) in [0, class_count).
+        weights: float (N,), positive; None for 1.
+        folds: int64 (N,), each image's fold, when there is no validation set.
+        validation: features, targets and weights of images kept out of training.
+        strengths: the values of λ, descending.
+    """
+    weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    if validation is None and folds is None:
+        raise ValueError("expected `folds` or `validation` to choose a strength by")
+    mean, deviation = _moments(x, weights)
+    z = _standardise(x, mean, deviation)
+    problems = np.ones((1, len(x))) * weights
+    if validation is not None:
+        held_x, held_y, held_w = _standardise(validation[0], mean, deviation), validation[1], validation[2]
+    else:
+        assert folds is not None
+        problems = np.concatenate([problems, weights * (folds[None] != np.arange(folds.max() + 1)[:, None])])
+        held_y, held_w = targets, weights
+    basis = _Basis.of(z, weights)
+    coordinates = basis.coordinates(z)  # (R, N)
+    best: tuple[float, Step, Array, Array] | None = None
+    steps: list[Step] = []
+    since = 0
+    for strength, objective, u, b in _path(coordinates, basis.variances, targets, class_count, problems, strengths):
+        if validation is not None:
+            logits = held_x @ (basis.vectors @ u[:, 0].T.astype(np.float32)) + b[:, 0].astype(np.float32)
+        else:
+            logits = _out_of_fold(coordinates, u, b, folds)
+        loss, accuracy = _score(logits, held_y, held_w)
+        steps.append(Step(strength, objective, loss, accuracy))
+        if best is None or loss < best[0]:
+            layer = _unstandardise(basis.vectors @ u[:, 0].T.astype(np.float32), b[:, 0], mean, deviation)
+            best, since = (loss, steps[-1], layer, logits), 0  # type: ignore[assignment]
+        else:
+            since += 1
+        if since >= PATIENCE:
+            break
+    assert best is not None
+    temperature = fit_temperature(best[3], held_y, held_w)
+    return LinearFit(Head("linear", (best[2],), temperature), best[1].strength, tuple(steps), best[3])  # type: ignore[arg-type]
+
+
+def _path(
+    coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array, strengths: tuple[float, ...]
+) -> Iterator[tuple[float, float, Array, Array]]:
+    """For each strength: itself, the first problem's objective, weights u (K, B, R) and biases b (K, B).
+
+    `coordinates` (R, N); `problems` (B, N): each problem's sample weights.
+    """
+    per_problem = max(1, MEMORY_BYTES // (4 * 3 * class_count * coordinates.shape[1]))
+    groups = [problems[i : i + per_problem] for i in range(0, len(problems), per_problem)]
+    solvers = [_Solver(coordinates, variances, targets, class_count, group) for group in groups]
+    for strength in strengths:
+        objectives = [solver.solve(strength) for solver in solvers]
+        yield (
+            strength,
+            objectives[0],
+            np.concatenate([solver.u for solver in solvers], axis=1),
+            np.concatenate([solver.b for solver in solvers], axis=1),
+        )
+
+
+class _Solver:
+    """Some problems over the same coordinates, solved together; keeps its solution for the next strength."""
+
+    def __init__(self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array) -> None:
+        self._z = coordinates
+        self._variances = variances
+        self._targets = targets
+        self._shares = (problems / problems.sum(axis=1, keepdims=True)).astype(np.float32)  # (B, N)
+        counts = np.zeros((class_count, len(problems)))
+        for k in range(class_count):
+            counts[k] = problems[:, targets == k].sum(axis=1)
+        # Start at the weighted class frequencies: the best without features. A class absent from a fold
+        # counts as half an image.
+        prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
+        self.b = prior - prior.mean(axis=0)  # (K, B)
+        self.u = np.zeros((class_count, len(problems), len(coordinates)))  # (K, B, R)
+
+    def solve(self, strength: float) -> float:
+        """Move `u` and `b` to the optimum for this strength; the first problem's objective there."""
+        from scipy.optimize import minimize
+
+        p, _ = self._probabilities(self.u, self.b)
+        curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
+        scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
+        scale_b = 1 / np.sqrt(curvature)
+        n_u = self.u.size
+
+        def objective(v: Array) -> tuple[float, Array]:
+            u, b = v[:n_u].reshape(self.u.shape) * scale_u, v[n_u:].reshape(self.b.shape) * scale_b
+            p, losses = self._probabilities(u, b)
+            images = np.arange(p.shape[2])
+            p[self._targets, :, images] -= 1  # now the gradient by the logits, but for the shares
+            p *= self._shares
+            gradient_u = (p.reshape(-1, p.shape[2]) @ self._z.T).reshape(u.shape) + strength * u
+            gradient_b = p.sum(axis=2, dtype=np.float64)
+            value = losses.sum() + strength / 2 * float(np.vdot(u, u))
+            return value, np.concatenate([(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()])
+
+        start = np.concatenate([(self.u / scale_u).ravel(), (self.b / scale_b).ravel()])
+        found = minimize(
+            objective, start, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE, "gtol": 0.0, "maxiter": 1000}
+        )
+        self.u = found.x[:n_u].reshape(self.u.shape) * scale_u
+        self.b = found.x[n_u:].reshape(self.b.shape) * scale_b
+        _, losses = self._probabilities(self.u, self.b)
+        return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
+
+    def _probabilities(self, u: Array, b: Array) -> tuple[Array, Array]:
+        """p (K, B, N), and each problem's mean loss (B,)."""
+        flat = u.reshape(-1, u.shape[2]).astype(np.float32)
+        p = (flat @ self._z).reshape(*u.shape[:2], -1)
+        p += b[:, :, None].astype(np.float32)
+        p -= p.max(axis=0)
+        own = p[self._targets, :, np.arange(p.shape[2])]  # (N, B)
+        np.exp(p, out=p)
+        total = p.sum(axis=0)
+        p /= total
+        return p, np.einsum("bn,bn->b", np.log(total) - own.T, self._shares, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """The features' principal directions: `vectors` (D, R), float32, and the variance along each (R,)."""
+
+    vectors: Array
+    variances: Array
+
+    @classmethod
+    def of(cls, z: Array, weights: Array) -> _Basis:
+        from scipy.linalg import eigh
+
+        weighted = z * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+        tall = z.shape[0] >= z.shape[1]
+        gram = weighted.T @ weighted if tall else weighted @ weighted.T
+        variances, directions = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        kept = variances > variances[-1] * 1e-6  # the rest is rounding: float32's
+        variances, directions = variances[kept], directions[:, kept]
+        vectors = directions if tall else weighted.T @ (directions / np.sqrt(variances))
+        return cls(np.ascontiguousarray(vectors, np.float32), variances.astype(np.float64))
+
+    def coordinates(self, z: Array) -> Array:
+        return self.vectors.T @ z.T
+
+
+def _out_of_fold(coordinates: Array, u: Array, b: Array, folds: Array) -> Array:
+    """Each image's logits from the problem that left its fold out, float32 (N, K)."""
+    logits = np.empty((coordinates.shape[1], len(u)), np.float32)
+    for fold in range(int(folds.max()) + 1):
+        inside = folds == fold
+        problem = u[:, 1 + fold].astype(np.float32)
+        logits[inside] = (problem @ coordinates[:, inside] + b[:, 1 + fold, None].astype(np.float32)).T
+    return logits
+
+
+def _score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
+    """Weighted mean log-loss and accuracy."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
+    right = logits.argmax(axis=1) == targets
+    return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))
+
+
+def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
+    """Each feature's weighted mean and standard deviation; where a feature is constant, 1."""
+    shares = (weights / weights.sum()).astype(np.float32)
+    mean = shares @ x
+    deviation = np.sqrt(shares @ np.square(x - mean))
+    constant = deviation <= SMALLEST_DEVIATION * max(float(deviation.max()), 1e-30)
+    return mean, np.where(constant, np.float32(1), deviation)
+
+
+def _standardise(x: Array, mean: Array, deviation: Array) -> Array:
+    z = x - mean
+    z /= deviation
+    return z
+
+
+def _unstandardise(weight: Array, bias: Array, mean: Array, deviation: Array) -> Layer:
+    """The same function of the features as they are: ((x − μ) / σ) W + b = x (W / σ) + (b − μ / σ · W)."""
+    weight = weight.astype(np.float64) / deviation[:, None]
+    return Layer(
+        np.ascontiguousarray(weight, np.float32), (bias - mean.astype(np.float64) @ weight).astype(np.float32)
+    )
