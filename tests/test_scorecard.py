@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from topwork import scorecard
-from topwork.evaluate import Evaluation, evaluate
+from topwork.evaluation import Evaluation, evaluate
 from topwork.scorecard import summary, table
 
 

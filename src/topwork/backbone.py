@@ -6,20 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from topwork import graph as graphs
 from topwork.errors import InputError, one_of
-from topwork.graph import Views
 from topwork.hub import builtin
-from topwork.images import DECODER, Fit
+from topwork.images import DECODER
+from topwork.recipe import Fit, Precision, Views
 
 if TYPE_CHECKING:
     import openvino as ov
 
-Precision = Literal["auto", "f32", "bf16"]
 STAGES = tuple(f"stage{number}" for number in range(1, len(builtin.STAGES) + 1))
 LAST = "last"
 SMALLEST_PX, LARGEST_PX = 32, 1024

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,12 @@ class Features:
     facts: BackboneFacts
     store: Store
     computed: int
+
+    def part(self, dataset: Dataset) -> Features:
+        """The features of some of these images, in the order of `dataset`."""
+        rows = {example.id: row for row, example in enumerate(self.dataset)}
+        keys = tuple(self.keys[rows[example.id]] for example in dataset)
+        return replace(self, dataset=dataset, keys=keys)
 
     def matrix(self, blocks: tuple[str, ...] | None = None) -> Matrix:
         """The features, float32 (N, D), in the dataset's order; of the named blocks only, if given."""
@@ -113,7 +119,9 @@ def extract(
                 progress(1)
             if seen.reason is not None:
                 if strict:
-                    raise InputError(f"{example.image}: {seen.reason}; mend or remove it, or run without --strict")
+                    raise InputError(
+                        f"{example.image}: {seen.reason}; mend or remove it, or run without --strict"
+                    )
                 problems.append(Problem(example.id, seen.reason))
                 continue
             keys.append(seen.key)

@@ -1,4 +1,4 @@
-"""OpenVINO graphs: what is done to a network that is one. Each function makes a new graph and leaves its own alone.
+"""OpenVINO graphs: what is done to a network that is one. Each function leaves the graph it was given alone.
 
 A graph here has one input, `image`, uint8 (1, S, S, 3) in [0, 255], RGB, and named outputs.
 """
@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from topwork.errors import InputError, one_of
+from topwork.recipe import Views
 
 if TYPE_CHECKING:
     import openvino as ov
 
     from topwork.heads.head import Head
 
-Views = Literal["one", "flip", "dihedral"]
-"""Which turned copies of an image have their features averaged: itself; with its mirror image; all eight."""
-
 
 def pool(graph: ov.Model, names: Sequence[str]) -> ov.Model:
-    """Only the outputs `names`, each averaged over its pixels, side by side: `features` (1, sum of channels)."""
+    """Only the outputs `names`, each averaged over its pixels, side by side: `features` (1, all channels)."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -76,7 +74,7 @@ def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Mod
 
     graph = graph.clone()
     x = features = _source(graph, "features")
-    if len(columns) != features.shape[1]:
+    if not np.array_equal(columns, np.arange(features.shape[1])):
         x = op.gather(x, op.constant(columns), op.constant(np.int64(1))).output(0)
     for i, layer in enumerate(head.layers):
         if i:
@@ -97,17 +95,18 @@ def without_head(graph: ov.Model) -> ov.Model:
 
 
 def digest(graph: ov.Model) -> str:
-    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring and constants, not their names."""
+    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring, constants; not their names."""
     total = hashlib.sha256()
     numbers: dict[str, int] = {}
     for number, node in enumerate(graph.get_ordered_ops()):
-        numbers[node.get_friendly_name()] = number
+        numbers[node.get_name()] = number  # unique; a friendly name need not be
         wires = [
-            (numbers[source.get_node().get_friendly_name()], source.get_index())
+            (numbers[source.get_node().get_name()], source.get_index())
             for source in (entry.get_source_output() for entry in node.inputs())
         ]
         kind = node.get_type_name()
-        total.update(repr((kind, wires, [str(out.get_partial_shape()) for out in node.outputs()])).encode())
+        types = [(str(out.get_partial_shape()), str(out.get_element_type())) for out in node.outputs()]
+        total.update(repr((kind, wires, types)).encode())
         if kind == "Constant":
             total.update(np.ascontiguousarray(node.data).tobytes())
         else:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ from PIL import (
 
 from topwork.errors import ImageError, InputError, one_of
 from topwork.imagefile import ImageFile, clean
-
-Fit = Literal["stretch", "crop"]
+from topwork.recipe import Fit
 
 # Part of the fingerprint of stored features: raise it with any change of rule that moves pixels. The versions
 # of Pillow and libjpeg-turbo are left out on purpose. Their inverse DCT and resampling are integer arithmetic

@@ -1,6 +1,6 @@
 """The measures behind an evaluation: pure functions of NumPy arrays, one for each number.
 
-They trust their arrays: `topwork.evaluate.evaluate` checks what a user gives.
+They trust their arrays: `topwork.evaluation.evaluate` checks what a user gives.
 """
 
 from __future__ import annotations

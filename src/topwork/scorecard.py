@@ -6,7 +6,7 @@ import unicodedata
 
 import numpy as np
 
-from topwork.evaluate import ClassScore, Evaluation, Interval
+from topwork.evaluation import ClassScore, Evaluation, Interval
 
 COLUMNS = 80
 NAME_COLUMNS = 28  # in the table; what its figures leave
@@ -15,7 +15,7 @@ NAME_COLUMNS = 28  # in the table; what its figures leave
 def summary(evaluation: Evaluation) -> str:
     """Two to four lines: accuracy with its doubt, what a guess would give, and the other scores.
 
-    >>> from topwork.evaluate import evaluate
+    >>> from topwork.evaluation import evaluate
     >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], classes=["cat", "dog"])
     >>> print(summary(result))
     accuracy 66.7 % (95 %: 20.8 to 93.9, 3 images)

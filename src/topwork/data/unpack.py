@@ -6,7 +6,6 @@ import bz2
 import gzip
 import hashlib
 import lzma
-import os
 import shutil
 import tempfile
 import zlib
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from topwork.cache import cache_root
 from topwork.data.dataset import readable
 from topwork.errors import InputError, TopworkError
 
@@ -23,16 +23,6 @@ OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
-
-
-def cache_folder() -> Path:
-    """Where Topwork keeps what it may need again: `TOPWORK_CACHE`, or the user's cache folder."""
-    import platformdirs
-
-    named = os.environ.get("TOPWORK_CACHE")
-    return (
-        Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("topwork", appauthor=False))
-    )
 
 
 def plain_tar(path: str) -> str:
@@ -47,7 +37,7 @@ def plain_tar(path: str) -> str:
             return path
         file.seek(0)
         key = hashlib.file_digest(file, "sha256").hexdigest()
-    target = cache_folder() / "archives" / f"{key}.tar"
+    target = cache_root() / "archives" / f"{key}.tar"
     if not target.is_file():
         with opener(path) as packed:
             _unpack(packed, target, readable(path))

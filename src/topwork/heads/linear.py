@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 
 from topwork.heads.head import Head, Layer, fit_temperature
+from topwork.heads.lbfgs import minimise
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
 TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
-PATIENCE = 3  # strengths in a row that may worsen the validation loss before the path ends
+PATIENCE = 2  # strengths in a row that may fail to lower the held-out loss before the path ends
+WORTHWHILE = 0.005  # by less than this share of it does not count as lower
 SMALLEST_DEVIATION = 1e-6  # a feature that varies less, relative to the largest, is a constant
 MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
 
@@ -92,30 +94,37 @@ def fit_linear(
         held_y, held_w = targets, weights
     basis = _Basis.of(z, weights)
     coordinates = basis.coordinates(z)  # (R, N)
-    best: tuple[float, Step, Array, Array] | None = None
+    best: tuple[float, Step, Layer, Array] | None = None
     steps: list[Step] = []
     since = 0
-    for strength, objective, u, b in _path(coordinates, basis.variances, targets, class_count, problems, strengths):
+    for strength, objective, u, b in _path(
+        coordinates, basis.variances, targets, class_count, problems, strengths
+    ):
         if validation is not None:
             logits = held_x @ (basis.vectors @ u[:, 0].T.astype(np.float32)) + b[:, 0].astype(np.float32)
         else:
             logits = _out_of_fold(coordinates, u, b, folds)
         loss, accuracy = _score(logits, held_y, held_w)
         steps.append(Step(strength, objective, loss, accuracy))
+        since = 0 if best is None or loss < (1 - WORTHWHILE) * best[0] else since + 1
         if best is None or loss < best[0]:
             layer = _unstandardise(basis.vectors @ u[:, 0].T.astype(np.float32), b[:, 0], mean, deviation)
-            best, since = (loss, steps[-1], layer, logits), 0  # type: ignore[assignment]
-        else:
-            since += 1
+            best = (loss, steps[-1], layer, logits)
         if since >= PATIENCE:
             break
     assert best is not None
-    temperature = fit_temperature(best[3], held_y, held_w)
-    return LinearFit(Head("linear", (best[2],), temperature), best[1].strength, tuple(steps), best[3])  # type: ignore[arg-type]
+    # Laplace's rule of smoothing: a few images that are all right don't prove certainty.
+    temperature = fit_temperature(best[3], held_y, held_w, smoothing=1 / (len(held_y) + 2))
+    return LinearFit(Head("linear", (best[2],), temperature), best[1].strength, tuple(steps), best[3])
 
 
 def _path(
-    coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array, strengths: tuple[float, ...]
+    coordinates: Array,
+    variances: Array,
+    targets: Array,
+    class_count: int,
+    problems: Array,
+    strengths: tuple[float, ...],
 ) -> Iterator[tuple[float, float, Array, Array]]:
     """For each strength: itself, the first problem's objective, weights u (K, B, R) and biases b (K, B).
 
@@ -137,7 +146,9 @@ def _path(
 class _Solver:
     """Some problems over the same coordinates, solved together; keeps its solution for the next strength."""
 
-    def __init__(self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array) -> None:
+    def __init__(
+        self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array
+    ) -> None:
         self._z = coordinates
         self._variances = variances
         self._targets = targets
@@ -153,8 +164,6 @@ class _Solver:
 
     def solve(self, strength: float) -> float:
         """Move `u` and `b` to the optimum for this strength; the first problem's objective there."""
-        from scipy.optimize import minimize
-
         p, _ = self._probabilities(self.u, self.b)
         curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
         scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
@@ -173,11 +182,9 @@ class _Solver:
             return value, np.concatenate([(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()])
 
         start = np.concatenate([(self.u / scale_u).ravel(), (self.b / scale_b).ravel()])
-        found = minimize(
-            objective, start, jac=True, method="L-BFGS-B", options={"ftol": TOLERANCE, "gtol": 0.0, "maxiter": 1000}
-        )
-        self.u = found.x[:n_u].reshape(self.u.shape) * scale_u
-        self.b = found.x[n_u:].reshape(self.b.shape) * scale_b
+        found = minimise(objective, start, tolerance=TOLERANCE)
+        self.u = found.point[:n_u].reshape(self.u.shape) * scale_u
+        self.b = found.point[n_u:].reshape(self.b.shape) * scale_b
         _, losses = self._probabilities(self.u, self.b)
         return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
 
@@ -203,12 +210,10 @@ class _Basis:
 
     @classmethod
     def of(cls, z: Array, weights: Array) -> _Basis:
-        from scipy.linalg import eigh
-
         weighted = z * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
         tall = z.shape[0] >= z.shape[1]
         gram = weighted.T @ weighted if tall else weighted @ weighted.T
-        variances, directions = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        variances, directions = np.linalg.eigh(gram)
         kept = variances > variances[-1] * 1e-6  # the rest is rounding: float32's
         variances, directions = variances[kept], directions[:, kept]
         vectors = directions if tall else weighted.T @ (directions / np.sqrt(variances))

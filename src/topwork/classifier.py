@@ -1,0 +1,219 @@
+"""A classifier: backbone, head and class names; saved to a folder and loaded from it, predicting the same."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork import graph as graphs
+from topwork.backbone import Backbone, BackboneFacts
+from topwork.data.dataset import Dataset, Example, Problem
+from topwork.data.sources import load_images
+from topwork.engine import Engine, stream
+from topwork.errors import ImageError, InputError
+from topwork.evaluation import Evaluation, evaluate
+from topwork.features import Features, Matrix, extract, open_store
+from topwork.heads.head import Head, load_head, save_head
+from topwork.images import decode
+from topwork.watch import Silent, Watch
+
+FORMAT = 1
+DESCRIPTION, GRAPH, WEIGHTS, HEAD = "classifier.json", "model.xml", "model.bin", "head.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one image: a probability for each class, or why there is none.
+
+    `probabilities`: float32 (K,), summing to 1.
+    """
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: np.ndarray[Any, np.dtype[np.float32]] | None
+    error: str | None = None
+
+    def top(self, k: int = 1) -> list[tuple[str, float]]:
+        """The `k` likeliest classes with their probabilities, likeliest first; none for an unreadable image."""
+        if self.probabilities is None:
+            return []
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A backbone, the blocks of its features that the head sees, the head, and the names of its classes."""
+
+    classes: tuple[str, ...]
+    backbone: Backbone
+    blocks: tuple[str, ...]
+    head: Head
+
+    def probabilities(self, features: Matrix) -> Matrix:
+        """Features of the head's own blocks, float32 (N, D) → calibrated probabilities, float32 (N, K)."""
+        return self.head.probabilities(features)
+
+    def predict(self, images: Dataset | str | Path | list[str]) -> Iterator[Prediction]:
+        """A prediction for each image, in order, as they come; any number of images in the same memory.
+
+        Args:
+            images: a dataset (labels don't matter), or files, folders and glob patterns.
+
+        >>> classifier = Classifier.load("run")  # doctest: +SKIP
+        >>> [p.top() for p in classifier.predict("photos/*.jpg")]  # doctest: +SKIP
+        [[('rose', 0.98)], [('tulip', 0.91)]]
+        """
+        dataset = images if isinstance(images, Dataset) else load_images(images)
+        infer = Engine(self.backbone)
+        facts = self.backbone.facts
+        columns = facts.columns(self.blocks)
+
+        def look(example: Example) -> Prediction:
+            try:
+                pixels = decode(example.image.read(), facts.size_px, fit=facts.fit)
+            except ImageError as error:
+                return Prediction(str(example.image), self.classes, None, str(error))
+            except OSError as error:
+                return Prediction(str(example.image), self.classes, None, error.strerror or str(error))
+            rows = self.probabilities(infer(pixels)[None, columns])
+            return Prediction(str(example.image), self.classes, rows[0])
+
+        with closing(stream(look, dataset, workers=infer.workers)) as results:
+            yield from results
+        for problem in dataset.skipped:
+            yield Prediction(problem.id, self.classes, None, problem.reason)
+
+    def save(self, folder: Path) -> None:
+        """Write `classifier.json`, `model.xml`, `model.bin` and `head.npz` into `folder`, the first one last.
+
+        `model.xml` is the whole classifier as one graph: `image` uint8 (1, S, S, 3) in, `probabilities` (1, K) and
+        `features` (1, D) out.
+        """
+        import openvino as ov
+
+        facts = self.backbone.facts
+        whole = graphs.attach(self.backbone.graph, self.head, facts.columns(self.blocks))
+        ov.save_model(whole, folder / GRAPH, compress_to_fp16=False)
+        save_head(self.head, folder / HEAD)
+        description = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "backbone": facts.to_dict(),
+            "blocks": list(self.blocks),
+            "head": self.head.kind,
+            "temperature": self.head.temperature,
+            "reject_threshold": None,
+            "sha256": {name: _sha256(folder / name) for name in (GRAPH, WEIGHTS, HEAD)},
+            "versions": _versions(),
+        }
+        (folder / DESCRIPTION).write_text(
+            json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Classifier:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no run is there, it was written by a later format, or a file of it was damaged.
+        """
+        import openvino as ov
+
+        folder = Path(folder)
+        plain = _describe(folder)
+        for name, expected in plain["sha256"].items():
+            if not (folder / name).is_file() or _sha256(folder / name) != expected:
+                raise InputError(
+                    f"{folder / name}: expected the file that was saved with this classifier; it is missing or "
+                    "was changed since; copy the run's folder whole, or train again"
+                )
+        graph = graphs.without_head(ov.Core().read_model(folder / GRAPH))
+        backbone = Backbone(BackboneFacts.from_dict(plain["backbone"]), graph)
+        return cls(tuple(plain["classes"]), backbone, tuple(plain["blocks"]), load_head(folder / HEAD))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """An evaluation, and what it was made from: the images' features and the classifier's probabilities (N, K)."""
+
+    evaluation: Evaluation
+    features: Features
+    probabilities: Matrix
+    problems: tuple[Problem, ...]
+
+
+def score(classifier: Classifier, features: Features, *, majority: str | None = None) -> Scored:
+    """Evaluate a classifier on labelled images whose features were extracted; each is scored exactly once.
+
+    Raises:
+        InputError: a label that is none of the classifier's classes, or none at all.
+    """
+    targets = targets_for(classifier, features.dataset)
+    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
+    evaluation = evaluate(
+        targets,
+        probabilities,
+        classes=classifier.classes,
+        weights=features.dataset.weights(),
+        majority=majority,
+    )
+    return Scored(evaluation, features, probabilities, features.problems)
+
+
+def score_dataset(
+    classifier: Classifier, dataset: Dataset, *, strict: bool = False, watch: Watch | None = None
+) -> Scored:
+    """`score`, from the images on; features that are in the store are not computed again."""
+    targets_for(classifier, dataset)  # before the work, not after
+    watch = watch or Silent()
+    with open_store(classifier.backbone.facts) as store, watch.bar("features", len(dataset)) as progress:
+        features = extract(dataset, classifier.backbone, store=store, strict=strict, progress=progress)
+        return score(classifier, features)
+
+
+def targets_for(classifier: Classifier, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Each image's class by its place in the classifier's classes, int64 (N,)."""
+    place = {name: i for i, name in enumerate(classifier.classes)}
+    for example in dataset:
+        if example.label not in place:
+            what = f"the class {example.label!r}" if example.label is not None else "no label"
+            raise InputError(
+                f"{dataset.name}: expected the classifier's classes ({', '.join(classifier.classes)}); "
+                f"{example.id} has {what}; rename the folder or column, or train with it"
+            )
+    return np.array([place[example.label] for example in dataset if example.label is not None], np.int64)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: expected a folder that `topwork train` wrote; it has no {DESCRIPTION}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a classifier's description; it can't be read ({error})") from None
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        found = plain.get("format") if isinstance(plain, dict) else None
+        raise InputError(
+            f"{path}: expected format {FORMAT}; got {found!r}; use the Topwork version that wrote it"
+        )
+    return plain
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("topwork", "openvino", "numpy", "pillow")}

@@ -1,0 +1,211 @@
+"""The command line: parse, call one function, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from topwork import __version__
+from topwork.errors import TopworkError
+from topwork.recipe import ClassWeight, FeatureChoice, Fit, HeadKind, Precision, Recipe, Views
+
+app = typer.Typer(
+    name="topwork",
+    help="Image classification by transfer learning: from a folder of labelled photos to a tested classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cache_app = typer.Typer(
+    help="What is kept between runs: features and unpacked archives.", no_args_is_help=True
+)
+app.add_typer(cache_app, name="cache")
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that can't be read.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+) -> None:
+    """Options for all commands."""
+    if version:
+        print(f"topwork {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str, typer.Argument(help="A folder with one sub-folder a class, a manifest, or an archive.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the run goes: a new folder.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="The network: efficientnet-lite0, -lite1 or -lite2.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
+    fit: Annotated[Fit | None, typer.Option(help="How a picture becomes square.")] = None,
+    views: Annotated[
+        Views | None, typer.Option(help="Average each picture's features over turned copies.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="What the network computes in.")] = None,
+    head: Annotated[HeadKind | None, typer.Option(help="The classifier on top.")] = None,
+    features: Annotated[FeatureChoice | None, typer.Option(help="Which features the head sees.")] = None,
+    class_weight: Annotated[ClassWeight | None, typer.Option(help="Whether rare classes count more.")] = None,
+    test: Annotated[float | None, typer.Option(help="Share of images kept for the test.")] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share kept to choose settings by; 0 for cross-validation.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed makes other splits.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Parts of the cross-validation.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Settings from a file, such as a run's recipe.toml.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier on labelled photos and test it on some that it has not seen."""
+    from topwork.console import Console
+    from topwork.printing import run_json, run_text
+    from topwork.training import train as run_training
+
+    settings = Recipe.load(recipe) if recipe else Recipe()
+    settings = dataclasses.replace(
+        settings,
+        backbone=_given(
+            settings.backbone, handle=backbone, size_px=size, fit=fit, views=views, precision=precision
+        ),
+        split=_given(settings.split, test=test, validation=validation, seed=seed, folds=folds),
+        head=_given(settings.head, kind=head, features=features, class_weight=class_weight),
+        strict=strict or settings.strict,
+    )
+    run = run_training(data, out, recipe=settings, overwrite=overwrite, watch=Console())
+    print(run_json(run) if as_json else run_text(run))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
+    data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score a classifier on other labelled photos."""
+    from topwork.classifier import Classifier, score_dataset
+    from topwork.console import Console
+    from topwork.data.sources import load
+    from topwork.printing import evaluation_json, evaluation_text
+    from topwork.training import trained_on
+
+    console = Console()
+    scored = score_dataset(Classifier.load(run), load(data), strict=strict, watch=console)
+    seen = len(trained_on(run).intersection(scored.features.keys))
+    if seen:
+        n = scored.evaluation.n
+        console.say(
+            f"warning: {seen} of these {n} images were learned from: this score flatters the classifier"
+        )
+    print(evaluation_json(scored, learned_from=seen) if as_json else evaluation_text(scored))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Files, folders, glob patterns; - for paths on standard input.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Name the class of each photo."""
+    from topwork.classifier import Classifier
+    from topwork.printing import print_csv, print_json, print_table
+
+    classifier = Classifier.load(run)
+    paths = [p for given in images for p in (_lines(sys.stdin) if given == "-" else [given])]
+    show = print_json if as_json else print_csv if csv else print_table
+    if not show(classifier.predict(paths), top=top):
+        raise typer.Exit(1)
+
+
+@cache_app.command("info")
+def cache_info(as_json: Json = False) -> None:
+    """Show what the cache holds, and where it is."""
+    from topwork.cache import info
+    from topwork.printing import cache_json, cache_text
+
+    print(cache_json(info()) if as_json else cache_text(info()))
+
+
+@cache_app.command("clear")
+def cache_clear(
+    fingerprint: Annotated[
+        str | None, typer.Argument(help="One backbone's features alone, by its first digits.")
+    ] = None,
+) -> None:
+    """Delete what the cache holds; it is computed again when it is needed."""
+    from topwork.cache import clear
+    from topwork.printing import size_text
+
+    print(f"freed {size_text(clear(fingerprint=fingerprint))}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+) -> None:
+    """Find defective solar cells: 2,624 photographs, the published split, next to the paper's score."""
+    from topwork.console import Console
+    from topwork.demo import run_demo
+
+    print(run_demo(out, overwrite=overwrite, watch=Console()))
+
+
+class _Stopped(BaseException):
+    """The user pressed Ctrl-C. Not KeyboardInterrupt, which the parser would answer with a word of its own."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 failed, 2 the input is wrong; one line says why, a traceback with --debug."""
+    signal.signal(signal.SIGINT, _stop)
+    debug = "--debug" in sys.argv
+    try:
+        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+    except TopworkError as error:
+        if debug:
+            raise
+        print(f"topwork: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except _Stopped:
+        print(
+            "topwork: stopped; what was computed is kept: the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _given(settings: Any, **values: Any) -> Any:
+    """The settings with those values that the command line gives."""
+    return dataclasses.replace(settings, **{name: v for name, v in values.items() if v is not None})
+
+
+def _lines(stream: Any) -> list[str]:
+    return [line.rstrip("\n") for line in stream if line.strip()]

@@ -1,0 +1,53 @@
+"""What the command line shows: bars and lines on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from topwork.watch import Advance
+
+BAR_AFTER_S = 0.5  # a job that ends sooner needs no bar
+
+
+class Console:
+    """Looks on for a person: a bar with rate and time left for each step, and lines above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as RichConsole
+
+        self._rich = RichConsole(stderr=True)
+
+    def say(self, text: str) -> None:
+        """A line, above the bar if one is open."""
+        self._rich.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        """A bar over `total` items; it goes away where the output is no terminal."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import Task as RichTask
+        from rich.text import Text
+
+        class Rate(TextColumn):
+            """Images a second, over the last seconds."""
+
+            def __init__(self) -> None:
+                super().__init__("")
+
+            def render(self, task: RichTask) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.0f} img/s" if speed else "… img/s")
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TextColumn("·"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self._rich, disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda n: progress.update(task, advance=n)

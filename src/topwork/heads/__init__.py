@@ -1,0 +1,1 @@
+"""The small classifiers that are grafted onto a backbone's features."""

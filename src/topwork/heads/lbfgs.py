@@ -1,0 +1,87 @@
+"""L-BFGS for a smooth convex function (Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4).
+
+Why not SciPy's: a second BLAS would come with it, whose threads fight with NumPy's over the same cores (four
+times slower, measured on two cores), and the core needs nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+Objective = Callable[[Vector], tuple[float, Vector]]
+
+SUFFICIENT_DECREASE = 1e-4
+MOST_HALVINGS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """Where the search ended: the point, the value there, and how many evaluations it took."""
+
+    point: Vector
+    value: float
+    evaluations: int
+
+
+def minimise(
+    objective: Objective, start: Vector, *, tolerance: float, memory: int = 10, most_steps: int = 1000
+) -> Minimum:
+    """Minimise `objective` (value and gradient, float64 (M,)) from `start`.
+
+    Ends when a step lowers the value by less than `tolerance` relative to it, or when no step lowers it any
+    more. For a convex function every pair of step and change of slope has positive curvature, so that halving
+    the step until the value falls enough (Armijo) is all the line search needed.
+    """
+    point = start
+    value, gradient = objective(point)
+    evaluations = 1
+    pairs: deque[tuple[Vector, Vector, float]] = deque(
+        maxlen=memory
+    )  # step, change of slope, 1 / their product
+    for _ in range(most_steps):
+        direction = _direction(gradient, pairs)
+        slope = float(gradient @ direction)
+        if slope >= 0:  # rounding: nothing left to gain
+            break
+        # Without curvature known, go no further than 1 along the steepest descent.
+        length = 1.0 if pairs else min(1.0, 1.0 / float(np.abs(gradient).sum()))
+        for _ in range(MOST_HALVINGS):
+            new_point = point + length * direction
+            new_value, new_gradient = objective(new_point)
+            evaluations += 1
+            if new_value <= value + SUFFICIENT_DECREASE * length * slope:
+                break
+            length /= 2
+        else:
+            break
+        step, change = new_point - point, new_gradient - gradient
+        curvature = float(step @ change)
+        if curvature > 1e-12 * float(change @ change):
+            pairs.append((step, change, 1 / curvature))
+        gained = value - new_value
+        point, value, gradient = new_point, new_value, new_gradient
+        if gained <= tolerance * abs(value):
+            break
+    return Minimum(point, value, evaluations)
+
+
+def _direction(gradient: Vector, pairs: deque[tuple[Vector, Vector, float]]) -> Vector:
+    """−H·gradient, where H is the inverse Hessian that the remembered pairs tell of (the two-loop recursion)."""
+    direction = -gradient
+    shares = []
+    for step, change, inverse in reversed(pairs):
+        share = inverse * float(step @ direction)
+        direction -= share * change
+        shares.append(share)
+    if pairs:
+        _, change, inverse = pairs[-1]
+        direction *= 1 / (inverse * float(change @ change))
+    for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
+        direction += (share - inverse * float(change @ direction)) * step
+    return direction

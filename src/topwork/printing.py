@@ -1,0 +1,184 @@
+"""Results as text for people, and as JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from topwork.cache import CacheInfo
+from topwork.data.dataset import Problem
+from topwork.scorecard import summary, table
+
+if TYPE_CHECKING:
+    from topwork.classifier import Prediction, Scored
+    from topwork.training import Run
+
+SHOWN = 5  # of the images left out; the report has them all
+
+
+def run_text(run: Run) -> str:
+    """What a training gave: the score, what it rests on, where it lies and what to try next."""
+    parts = ", ".join(f"{n} {name}" for name, n in run.splits.items() if n)
+    total = sum(run.splits.values())
+    speed = f"features of {run.computed} images computed, {total - run.computed} stored before"
+    lines = [
+        f"{len(run.classifier.classes)} classes, {total} images ({parts}); {speed}",
+        *_chosen(run),
+        "",
+        "Test",
+        summary(run.test) if run.test else "no image could be spared for a test: add photos, or raise --test",
+        "",
+        *([table(run.test), ""] if run.test else []),
+        *left_out_text(run.problems),
+        f"{run.path} holds the run; {run.seconds['total']:.1f} s.",
+        f"Next: topwork predict {run.path} PHOTOS",
+    ]
+    return "\n".join(lines)
+
+
+def run_json(run: Run) -> str:
+    """`run`, `classes`, `splits`, `test` (null if there is none), `head`, `left_out` and `seconds`."""
+    head = {
+        "kind": run.classifier.head.kind,
+        "blocks": list(run.classifier.blocks),
+        "candidates": [asdict(candidate) for candidate in run.fitted.candidates],
+    }
+    return json.dumps(
+        {
+            "run": str(run.path),
+            "classes": list(run.classifier.classes),
+            "splits": run.splits,
+            "test": run.test.to_dict() if run.test else None,
+            "head": head,
+            "computed": run.computed,
+            "left_out": [asdict(problem) for problem in run.problems],
+            "seconds": run.seconds,
+        }
+    )
+
+
+def evaluation_text(scored: Scored) -> str:
+    """The score, the table of classes, and what was left out."""
+    return "\n".join(
+        [summary(scored.evaluation), "", table(scored.evaluation), *left_out_text(scored.problems)]
+    )
+
+
+def evaluation_json(scored: Scored, *, learned_from: int) -> str:
+    """The evaluation's own fields, `learned_from` (how many images the classifier learned from) and `left_out`."""
+    left_out = [asdict(problem) for problem in scored.problems]
+    return json.dumps({**scored.evaluation.to_dict(), "learned_from": learned_from, "left_out": left_out})
+
+
+def left_out_text(problems: tuple[Problem, ...]) -> list[str]:
+    """The images left out: how many, and the first few with the reason."""
+    if not problems:
+        return []
+    lines = [f"left out: {len(problems)} (all of them stand in the run's report.json)"]
+    lines += [f"  {problem.id}: {problem.reason}" for problem in problems[:SHOWN]]
+    return [*lines, *(["  …"] if len(problems) > SHOWN else []), ""]
+
+
+def print_table(predictions: Iterable[Prediction], *, top: int) -> bool:
+    """A line an image: its name, and the likeliest classes. False where no image could be read."""
+
+    def line(prediction: Prediction) -> str:
+        if prediction.error is not None:
+            return f"{prediction.image}: can't be read: {prediction.error}"
+        classes = "  ".join(f"{name} {100 * p:.1f} %" for name, p in prediction.top(top))
+        return f"{prediction.image}: {classes}"
+
+    return _each(predictions, lambda prediction: print(line(prediction), flush=True))
+
+
+def print_csv(predictions: Iterable[Prediction], *, top: int) -> bool:
+    """One row an image: image, class, probability (for each of the top classes), error."""
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    numbers = [""] + [f"_{i}" for i in range(2, top + 1)]
+    rows.writerow(["image", *(f"{name}{i}" for i in numbers for name in ("class", "probability")), "error"])
+
+    def write(prediction: Prediction) -> None:
+        cells: list[object] = [cell for name, p in prediction.top(top) for cell in (name, f"{p:.6f}")]
+        cells += [""] * (2 * top - len(cells))
+        rows.writerow([prediction.image, *cells, prediction.error or ""])
+
+    return _each(predictions, write)
+
+
+def print_json(predictions: Iterable[Prediction], *, top: int) -> bool:
+    """One list of `{image, class, probability, top: [...]}` or `{image, error}`."""
+    items: list[dict[str, object]] = []
+
+    def keep(prediction: Prediction) -> None:
+        if prediction.error is not None:
+            items.append({"image": prediction.image, "error": prediction.error})
+            return
+        ranked = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(top)]
+        items.append({"image": prediction.image, **ranked[0], "top": ranked})
+
+    any_read = _each(predictions, keep)
+    print(json.dumps(items, ensure_ascii=False))
+    return any_read
+
+
+def _each(predictions: Iterable[Prediction], show: Callable[[Prediction], None]) -> bool:
+    any_read = False
+    for prediction in predictions:
+        any_read |= prediction.error is None
+        show(prediction)
+    return any_read
+
+
+def cache_text(info: CacheInfo) -> str:
+    """Where the cache is, and what each store holds."""
+    lines = [f"{info.root}: {size_text(info.total_bytes)}"]
+    for store in info.stores:
+        rows = "?" if store.rows is None else f"{store.rows:,}"
+        about = store.about or "unknown backbone"
+        lines.append(
+            f"  {store.fingerprint[:12]}  {rows} images  {size_text(store.size_bytes)}  {about}  "
+            f"used {store.used:%Y-%m-%d %H:%M} UTC"
+        )
+    lines += [f"  {path.name}: damaged, set aside" for path in info.set_aside]
+    return "\n".join(lines)
+
+
+def cache_json(info: CacheInfo) -> str:
+    """The same for a program."""
+    stores = [
+        {**asdict(store), "path": str(store.path), "used": store.used.isoformat()} for store in info.stores
+    ]
+    return json.dumps(
+        {
+            "root": str(info.root),
+            "total_bytes": info.total_bytes,
+            "stores": stores,
+            "set_aside": [str(path) for path in info.set_aside],
+        }
+    )
+
+
+def size_text(n_bytes: int) -> str:
+    """1_500_000 → '1.5 MB'."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _chosen(run: Run) -> list[str]:
+    if not run.fitted.candidates:
+        return [f"head: {run.classifier.head.kind}, on {' + '.join(run.classifier.blocks)}"]
+    best, *others = run.fitted.candidates
+    lines = [
+        f"head: {run.classifier.head.kind} on features {best.features!r} ({best.width} numbers), strength "
+        f"{best.strength:g}: {100 * best.held_out_accuracy:.1f} % in {run.fitted.held_out}"
+    ]
+    lines += [f"  rather than {c.features!r}: {100 * c.held_out_accuracy:.1f} %" for c in others]
+    return lines

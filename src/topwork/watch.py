@@ -1,0 +1,30 @@
+"""What a long job tells while it runs. The library is silent; the command line draws bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+Advance = Callable[[int], None]  # told how many more items are done
+
+
+class Watch(Protocol):
+    """Someone who looks on."""
+
+    def say(self, text: str) -> None:
+        """A line for the person who waits."""
+
+    def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
+        """A progress bar over `total` items, open while the block runs."""
+
+
+class Silent:
+    """Looks on and says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
+        """No bar."""
+        return nullcontext(lambda _: None)
