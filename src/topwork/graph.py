@@ -95,7 +95,7 @@ def without_head(graph: ov.Model) -> ov.Model:
 
 
 def digest(graph: ov.Model) -> str:
-    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring, constants; not their names."""
+    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring, constants; no names."""
     total = hashlib.sha256()
     numbers: dict[str, int] = {}
     for number, node in enumerate(graph.get_ordered_ops()):

@@ -103,6 +103,7 @@ def fit_linear(
         if validation is not None:
             logits = held_x @ (basis.vectors @ u[:, 0].T.astype(np.float32)) + b[:, 0].astype(np.float32)
         else:
+            assert folds is not None
             logits = _out_of_fold(coordinates, u, b, folds)
         loss, accuracy = _score(logits, held_y, held_w)
         steps.append(Step(strength, objective, loss, accuracy))
@@ -116,6 +117,20 @@ def fit_linear(
     # Laplace's rule of smoothing: a few images that are all right don't prove certainty.
     temperature = fit_temperature(best[3], held_y, held_w, smoothing=1 / (len(held_y) + 2))
     return LinearFit(Head("linear", (best[2],), temperature), best[1].strength, tuple(steps), best[3])
+
+
+def solve_path(
+    x: Array, targets: Array, *, class_count: int, weights: Array | None = None, strengths: tuple[float, ...] = STRENGTHS
+) -> Iterator[tuple[Array, Array]]:
+    """The solutions themselves: for each of `strengths`, W (D, K) and b (K,), on the features as they are.
+
+    No standardising, nothing held out: for one who has a path of his own to choose by.
+    """
+    weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    basis = _Basis.of(x, weights)
+    problems = weights[None]
+    for _, _, u, b in _path(basis.coordinates(x), basis.variances, targets, class_count, problems, strengths):
+        yield basis.vectors @ u[:, 0].T.astype(np.float32), b[:, 0].astype(np.float32)
 
 
 def _path(

@@ -83,7 +83,7 @@ def load_weights(path: str | Path) -> dict[str, Array]:
         ) from None
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """The file asks for something that a table of weights has no need of."""
 
 
@@ -98,6 +98,7 @@ _DAMAGES = (
     OverflowError,
     MemoryError,
     RecursionError,
+    Warning,  # where warnings are errors: `pickletools` gives one for odd escapes in a name
 )
 
 
