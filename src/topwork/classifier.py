@@ -130,15 +130,23 @@ class Classifier:
 
         folder = Path(folder)
         plain = _describe(folder)
-        for name, expected in plain["sha256"].items():
-            if not (folder / name).is_file() or _sha256(folder / name) != expected:
+        try:
+            classes, blocks, sha256 = tuple(plain["classes"]), tuple(plain["blocks"]), plain["sha256"]
+            expected = {name: sha256[name] for name in (GRAPH, WEIGHTS, HEAD)}
+            facts = BackboneFacts.from_dict(plain["backbone"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / DESCRIPTION}: expected a classifier's description; it was changed since it was "
+                f"written ({type(error).__name__}: {error})"
+            ) from None
+        for name, digest in expected.items():
+            if not (folder / name).is_file() or _sha256(folder / name) != digest:
                 raise InputError(
                     f"{folder / name}: expected the file that was saved with this classifier; it is missing or "
                     "was changed since; copy the run's folder whole, or train again"
                 )
         graph = graphs.without_head(ov.Core().read_model(folder / GRAPH))
-        backbone = Backbone(BackboneFacts.from_dict(plain["backbone"]), graph)
-        return cls(tuple(plain["classes"]), backbone, tuple(plain["blocks"]), load_head(folder / HEAD))
+        return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

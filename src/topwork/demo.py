@@ -67,7 +67,8 @@ def run_demo(out: Path, *, overwrite: bool, watch: Watch) -> str:
 
 def beside_paper(run: Run) -> str:
     """The test scores, plain and weighted, in a table with the paper's."""
-    assert run.test is not None and run.test.weighted_accuracy is not None
+    assert run.test is not None
+    assert run.test.weighted_accuracy is not None
     lines = ["                                          accuracy, %"]
     lines += [f"{'Deitsch et al. 2019, ' + name:40}  {score:5.2f}" for name, score in PAPER.items()]
     lines += [

@@ -87,7 +87,8 @@ class Recipe:
             if isinstance(value, dict):
                 for name in [name for name, v in value.items() if v is None]:
                     del value[name]
-        return tomli_w.dumps(plain)
+        text: str = tomli_w.dumps(plain)
+        return text
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "recipe") -> Recipe:

@@ -87,6 +87,8 @@ def train(
             views=settings.views,
             precision=settings.precision,
         )
+        _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
+        _make_folder(out)
     with open_store(backbone.facts) as store:
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
@@ -94,10 +96,7 @@ def train(
             watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
 
         with clock.time("head"):
-            parts = recipe.split
-            splits = splits_of(
-                features.dataset, test=parts.test, validation=parts.validation, seed=parts.seed
-            )
+            splits = _splits(features.dataset, recipe)
             fitted = fit_head(features, splits, recipe, tensorboard=out / TENSORBOARD, watch=watch)
             classifier = Classifier(features.dataset.classes, backbone, fitted.blocks, fitted.head)
 
@@ -107,12 +106,11 @@ def train(
                 score(classifier, features.part(splits.test), majority=majority) if len(splits.test) else None
             )
 
-        with clock.time("save"):
+        with clock.time("save"), _writing(out):
             problems = (*dataset.skipped, *features.problems)
             out.mkdir(parents=True, exist_ok=True)
-            (out / DESCRIPTION).unlink(
-                missing_ok=True
-            )  # without it the folder is no run, until all is written
+            # Without it the folder is no run, until all is written.
+            (out / DESCRIPTION).unlink(missing_ok=True)
             write_splits(out / SPLITS, classifier, features, splits)
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
             report = _report(dataset, fitted, splits, scored, problems)
@@ -156,14 +154,37 @@ def write_splits(path: Path, classifier: Classifier, features: Features, splits:
 
 
 def trained_on(folder: Path) -> frozenset[bytes]:
-    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts."""
-    with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-        return frozenset(
-            bytes.fromhex(row["sha256"]) for row in csv.DictReader(file) if row["split"] != "test"
-        )
+    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    try:
+        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
+            return frozenset(
+                bytes.fromhex(row["sha256"]) for row in csv.DictReader(file) if row["split"] != "test"
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
+            f"({error}); copy the run's folder whole"
+        ) from None
 
 
 _PARTS = ("train", "validation", "test")
+
+
+def _splits(dataset: Dataset, recipe: Recipe) -> Splits:
+    wanted = recipe.split
+    splits = splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
+    taught = set(splits.train.labels())
+    for name in dataset.classes:
+        if name not in taught:
+            raise InputError(
+                f"{dataset.name}: expected training images of every class; {name!r} has none that can be read: "
+                "add some, or leave the class out"
+            )
+    return splits
 
 
 def _sizes(splits: Splits) -> dict[str, int]:
@@ -197,13 +218,28 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
         *FILES,
     }:  # what a broken-off training left may be there
         raise InputError(f"{out}: expected a new or empty folder; it holds other files; choose another --out")
-    if overwrite:
-        for path in out.glob(f"{TENSORBOARD}/*/events.out.tfevents*"):
-            path.unlink()
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder, and take away the curves of the run that is to be replaced."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if (out / DESCRIPTION).exists():
+            for path in out.glob(f"{TENSORBOARD}/*/events.out.tfevents*"):
+                path.unlink()
     except OSError as error:
         raise TopworkError(f"{out}: can't be made ({error.strerror}); choose another --out") from None
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the second is what OpenVINO makes of a full disk
+        raise TopworkError(
+            f"{out}: the run can't be written ({error}); free some space, or choose another --out. The features "
+            "are kept: the same command goes on from there"
+        ) from error
 
 
 class _Clock:

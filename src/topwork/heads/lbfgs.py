@@ -1,5 +1,7 @@
 """L-BFGS for a smooth convex function (Liu and Nocedal 1989; Nocedal and Wright 2006, algorithm 7.4).
 
+Meant for coordinates in which the function is about as curved as ‖·‖²/2: the first step has length 1.
+
 Why not SciPy's: a second BLAS would come with it, whose threads fight with NumPy's over the same cores (four
 times slower, measured on two cores), and the core needs nothing else of it.
 """
@@ -49,8 +51,7 @@ def minimise(
         slope = float(gradient @ direction)
         if slope >= 0:  # rounding: nothing left to gain
             break
-        # Without curvature known, go no further than 1 along the steepest descent.
-        length = 1.0 if pairs else min(1.0, 1.0 / float(np.abs(gradient).sum()))
+        length = 1.0
         for _ in range(MOST_HALVINGS):
             new_point = point + length * direction
             new_value, new_gradient = objective(new_point)

@@ -29,10 +29,10 @@ from topwork.heads.lbfgs import minimise
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
-TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
+TOLERANCE = 1e-5  # relative decrease of the objective in one step at which a strength is solved
 PATIENCE = 2  # strengths in a row that may fail to lower the held-out loss before the path ends
 WORTHWHILE = 0.005  # by less than this share of it does not count as lower
-SMALLEST_DEVIATION = 1e-6  # a feature that varies less, relative to the largest, is a constant
+SMALLEST_DEVIATION = 1e-6  # a feature that varies less than this share of the most varying is a constant
 MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
 
 
@@ -120,7 +120,12 @@ def fit_linear(
 
 
 def solve_path(
-    x: Array, targets: Array, *, class_count: int, weights: Array | None = None, strengths: tuple[float, ...] = STRENGTHS
+    x: Array,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array | None = None,
+    strengths: tuple[float, ...] = STRENGTHS,
 ) -> Iterator[tuple[Array, Array]]:
     """The solutions themselves: for each of `strengths`, W (D, K) and b (K,), on the features as they are.
 
@@ -176,10 +181,11 @@ class _Solver:
         prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
         self.b = prior - prior.mean(axis=0)  # (K, B)
         self.u = np.zeros((class_count, len(problems), len(coordinates)))  # (K, B, R)
+        self._before: tuple[Array, Array] | None = None  # the solution for the strength before
 
     def solve(self, strength: float) -> float:
         """Move `u` and `b` to the optimum for this strength; the first problem's objective there."""
-        p, _ = self._probabilities(self.u, self.b)
+        p = self._go_on(strength)
         curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
         scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
         scale_b = 1 / np.sqrt(curvature)
@@ -193,8 +199,9 @@ class _Solver:
             p *= self._shares
             gradient_u = (p.reshape(-1, p.shape[2]) @ self._z.T).reshape(u.shape) + strength * u
             gradient_b = p.sum(axis=2, dtype=np.float64)
-            value = losses.sum() + strength / 2 * float(np.vdot(u, u))
-            return value, np.concatenate([(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()])
+            return self._value(losses, u, strength), np.concatenate(
+                [(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()]
+            )
 
         start = np.concatenate([(self.u / scale_u).ravel(), (self.b / scale_b).ravel()])
         found = minimise(objective, start, tolerance=TOLERANCE)
@@ -203,9 +210,25 @@ class _Solver:
         _, losses = self._probabilities(self.u, self.b)
         return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
 
+    def _go_on(self, strength: float) -> Array:
+        """Move to where the last two solutions point, if that is better already; p there."""
+        here = (self.u, self.b)
+        p, losses = self._probabilities(*here)
+        if self._before is not None:
+            there = (2 * self.u - self._before[0], 2 * self.b - self._before[1])
+            p_there, losses_there = self._probabilities(*there)
+            if self._value(losses_there, there[0], strength) < self._value(losses, here[0], strength):
+                (self.u, self.b), p = there, p_there
+        self._before = here
+        return p
+
+    @staticmethod
+    def _value(losses: Array, u: Array, strength: float) -> float:
+        return float(losses.sum()) + strength / 2 * float(np.vdot(u, u))
+
     def _probabilities(self, u: Array, b: Array) -> tuple[Array, Array]:
         """p (K, B, N), and each problem's mean loss (B,)."""
-        flat = u.reshape(-1, u.shape[2]).astype(np.float32)
+        flat = u.reshape(u.shape[0] * u.shape[1], u.shape[2]).astype(np.float32)  # R is 0 without features
         p = (flat @ self._z).reshape(*u.shape[:2], -1)
         p += b[:, :, None].astype(np.float32)
         p -= p.max(axis=0)
@@ -257,12 +280,13 @@ def _score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]
 
 
 def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Each feature's weighted mean and standard deviation; where a feature is constant, 1."""
+    """Each feature's weighted mean and standard deviation; where a feature is constant, infinity: no say."""
     shares = (weights / weights.sum()).astype(np.float32)
     mean = shares @ x
     deviation = np.sqrt(shares @ np.square(x - mean))
-    constant = deviation <= SMALLEST_DEVIATION * max(float(deviation.max()), 1e-30)
-    return mean, np.where(constant, np.float32(1), deviation)
+    # A large constant varies too, by float32's rounding.
+    constant = deviation <= SMALLEST_DEVIATION * np.maximum(deviation.max(), 10 * np.abs(mean))
+    return mean, np.where(constant, np.float32(np.inf), deviation)
 
 
 def _standardise(x: Array, mean: Array, deviation: Array) -> Array:

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from photos import SIZE_PX, finished, start, start_python, write_noise, write_shapes
+from topwork.backbone import Backbone, load_backbone
+from topwork.data.dataset import Dataset, Example, FileImage
+from topwork.data.sources import load
+from topwork.engine import AHEAD, Engine
+from topwork.errors import InputError, TopworkError
+from topwork.features import BATCH, Features, extract, open_store
+from topwork.store import Store
+
+EXTRACT = f"""
+import sys
+from pathlib import Path
+from topwork.backbone import load_backbone
+from topwork.data.sources import load_images
+from topwork.features import extract, open_store
+backbone = load_backbone("efficientnet-lite0", size_px={SIZE_PX}, precision="f32")
+dataset = load_images(sys.argv[1])
+done = 0
+def progress(n):
+    global done
+    done += n
+    print(done, flush=True)
+with open_store(backbone.facts) as store:
+    print("ready", flush=True)
+    extract(dataset, backbone, store=store, progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_noise(tmp_path_factory.mktemp("noise"), 150)
+
+
+@pytest.fixture(scope="module")
+def expected(noise: Dataset, backbone: Backbone) -> np.ndarray:
+    """The features of `noise`, each computed by itself, in order, without a store."""
+    from topwork.images import decode
+
+    engine = Engine(backbone, workers=1)
+    return np.stack([engine(decode(e.image.read(), SIZE_PX)) for e in noise])
+
+
+def extracted(dataset: Dataset, backbone: Backbone, store: Store, **options: bool) -> np.ndarray:
+    return extract(dataset, backbone, store=store, **options).matrix()
+
+
+@pytest.mark.usefixtures("cache")
+def test_features_do_not_depend_on_order_subset_batch_or_workers(
+    noise: Dataset, expected: np.ndarray, backbone: Backbone
+) -> None:
+    order = np.random.default_rng(0).permutation(len(noise))
+    some = noise.select(order[:40].tolist())
+    with open_store(backbone.facts) as store:
+        first = extract(some, backbone, store=store)
+        np.testing.assert_array_equal(first.matrix(), expected[order[:40]])
+        every = extract(noise, backbone, store=store, engine=Engine(backbone, workers=3))
+        np.testing.assert_array_equal(every.matrix(), expected)
+        assert (first.computed, every.computed) == (40, len(noise) - 40)
+        assert every.matrix().dtype == np.float32
+        part = every.part(noise.select([7, 3]))
+        np.testing.assert_array_equal(part.matrix(), expected[[7, 3]])
+        assert extract(noise, backbone, store=store).computed == 0
+
+
+def test_blocks_are_columns_of_the_features(
+    noise: Dataset, expected: np.ndarray, backbone: Backbone, cache: Path
+) -> None:
+    names = tuple(block.name for block in backbone.facts.blocks)
+    with open_store(backbone.facts) as store:
+        features = extract(noise.take(5), backbone, store=store)
+        assert features.matrix().shape == (5, backbone.facts.width)
+        for block in backbone.facts.blocks:
+            np.testing.assert_array_equal(
+                features.matrix((block.name,)), expected[:5, block.start : block.stop]
+            )
+        some = (names[-1], names[0])
+        np.testing.assert_array_equal(
+            features.matrix(some), expected[:5][:, backbone.facts.columns(some)]
+        )  # in the vector's own order
+    assert cache.is_dir()
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_image_that_stands_twice_has_the_same_features(noise: Dataset, backbone: Backbone) -> None:
+    twice = [dataclasses.replace(e, id=f"{copy}/{e.id}") for e in noise.take(20) for copy in "ab"]
+    with open_store(backbone.facts) as store:
+        features = extract(Dataset(tuple(twice), (), "twice"), backbone, store=store)
+        assert len(features.dataset) == 40
+        assert len(store) == 20
+        matrix = features.matrix()
+        np.testing.assert_array_equal(matrix[::2], matrix[1::2])
+
+
+@pytest.mark.usefixtures("cache")
+def test_images_that_cannot_be_read_are_named_and_left_out(
+    noise: Dataset, expected: np.ndarray, backbone: Backbone, tmp_path: Path
+) -> None:
+    whole = Path(noise[0].image.path).read_bytes()
+    for name, content in {
+        "text.jpg": b"hello",
+        "empty.png": b"",
+        "half.png": whole[: len(whole) // 2],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    bad = ["gone.jpg", "text.jpg", "empty.png", "half.png"]
+    examples = list(noise.take(6))
+    for at, name in zip((0, 3, 5, 9), bad, strict=True):
+        examples.insert(at, Example(name, FileImage(str(tmp_path / name))))
+    mixed = Dataset(tuple(examples), (), "mixed")
+    done = []
+    with open_store(backbone.facts) as store:
+        features = extract(mixed, backbone, store=store, progress=done.append)
+        assert [p.id for p in features.problems] == bad
+        assert features.problems[0].reason == "No such file or directory"
+        assert all(p.reason for p in features.problems)
+        assert [e.id for e in features.dataset] == [e.id for e in noise.take(6)]
+        np.testing.assert_array_equal(features.matrix(), expected[:6])
+        assert (features.computed, len(store), sum(done)) == (6, 6, 10)
+        with pytest.raises(InputError, match=r"gone.jpg: No such file .*; mend or remove it, or run without"):
+            extract(mixed, backbone, store=store, strict=True)
+        lost = mixed.filter(lambda e: e.id in bad)
+        with pytest.raises(
+            InputError, match=r"mixed: none of 4 images can be read; the first: gone.jpg: No su"
+        ):
+            extract(lost, backbone, store=store)
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_was_computed_before_a_strict_error_is_kept(
+    noise: Dataset, backbone: Backbone, tmp_path: Path
+) -> None:
+    bad = Example("bad.jpg", FileImage(str(tmp_path / "bad.jpg")))
+    dataset = Dataset((*noise.take(10), bad), (), "one bad")
+    with open_store(backbone.facts) as store:
+        with pytest.raises(InputError, match=r"bad.jpg"):
+            extract(dataset, backbone, store=store, strict=True)
+        assert len(store) == 10
+
+
+def damage(store: Store, count: int) -> None:
+    """Flip one bit in the vectors of `count` rows."""
+    connection = sqlite3.connect(store.path)
+    for row, vector in connection.execute(f"SELECT id, vector FROM features LIMIT {count}").fetchall():
+        changed = bytes([vector[0] ^ 1]) + vector[1:]
+        connection.execute("UPDATE features SET vector = ? WHERE id = ?", (changed, row))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_damaged_rows_are_computed_anew(noise: Dataset, expected: np.ndarray, backbone: Backbone) -> None:
+    few = noise.take(30)
+    with open_store(backbone.facts) as store:
+        before = extract(few, backbone, store=store)
+        damage(store, 7)
+        with pytest.raises(
+            TopworkError, match=r"7 of 30 feature vectors were damaged .* run the command again and they are"
+        ):
+            before.matrix()
+        after = extract(few, backbone, store=store)
+        assert after.computed == 7
+        np.testing.assert_array_equal(after.matrix(), expected[:30])
+        np.testing.assert_array_equal(before.matrix(), expected[:30])
+        assert extract(few, backbone, store=store).computed == 0
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_store_that_is_no_database_is_begun_anew(
+    noise: Dataset, expected: np.ndarray, backbone: Backbone
+) -> None:
+    few = noise.take(10)
+    with open_store(backbone.facts) as store:
+        extract(few, backbone, store=store)
+    store.path.write_bytes(b"no database" * 500)
+    with open_store(backbone.facts) as store:
+        np.testing.assert_array_equal(extracted(few, backbone, store), expected[:10])
+        assert store.set_aside is not None
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_call_goes_on(tmp_path: Path, backbone: Backbone, cache: Path) -> None:
+    count = 850
+    dataset = write_noise(tmp_path / "noise", count)
+    clock = random.Random(1)
+    stored = 0
+    for _ in range(10):
+        process = start_python(EXTRACT, tmp_path / "noise")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        # Past what is stored already, so that each run is killed while it computes.
+        until = stored + clock.randint(1, 75)
+        while (line := process.stdout.readline()) and int(line) <= until:
+            pass
+        killer = threading.Timer(clock.uniform(0, 0.01), process.kill)
+        killer.start()
+        out, err = process.communicate(timeout=120)
+        killer.join()
+        assert process.returncode == -signal.SIGKILL, err
+        done = max([until, *map(int, out.split("\n")[:-1])])
+        with open_store(backbone.facts) as store:
+            assert store.set_aside is None
+            before, stored = stored, len(store)
+        assert stored >= before
+        assert stored >= done - BATCH  # what was told done, less one batch
+    assert 0 < stored < count
+    with open_store(backbone.facts) as store:
+        features = extract(dataset, backbone, store=store)
+        assert features.computed == count - stored
+        matrix = features.matrix()
+    with open_store_in(tmp_path / "another", backbone) as store:
+        np.testing.assert_array_equal(matrix, extracted(dataset, backbone, store))
+    assert cache.is_dir()
+
+
+def open_store_in(root: Path, backbone: Backbone) -> Store:
+    return Store.open(backbone.facts.fingerprint, backbone.facts.width, root=root)
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_store_at_once(tmp_path: Path, backbone: Backbone, cache: Path) -> None:
+    dataset = write_noise(tmp_path / "noise", 400)
+    both = [start_python(EXTRACT, tmp_path / "noise") for _ in range(2)]
+    for process in both:
+        code, out, err = finished(process)
+        assert (code, err) == (0, "")
+        assert out.split("\n")[-2] == "400"
+    with open_store(backbone.facts) as store:
+        assert len(store) == 400
+        shared = extract(dataset, backbone, store=store)
+        assert shared.computed == 0
+        with open_store_in(tmp_path / "another", backbone) as alone:
+            np.testing.assert_array_equal(shared.matrix(), extracted(dataset, backbone, alone))
+    assert cache.is_dir()
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_so_and_what_fitted_is_kept(
+    tmp_path: Path, backbone: Backbone, cache: Path
+) -> None:
+    write_noise(tmp_path / "photos" / "a", 150)
+    write_noise(tmp_path / "photos" / "b", 300)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))"
+    options = (
+        "train",
+        tmp_path / "photos",
+        "--out",
+        tmp_path / "run",
+        "--size",
+        SIZE_PX,
+        "--precision",
+        "f32",
+    )
+    code, out, err = finished(start(*options, before=limit))
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "the disk took no more" in err
+    assert "MB more; free some space or set TOPWORK_CACHE to a folder on another disk" in err
+    assert str(cache) in err
+    with open_store(backbone.facts) as store:
+        kept = len(store)
+        assert kept >= BATCH
+        assert extract(load(tmp_path / "photos"), backbone, store=store).computed <= 450 - kept
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_good_store_and_says_how_to_go_on(
+    tmp_path: Path, backbone: Backbone, cache: Path
+) -> None:
+    write_noise(tmp_path / "photos" / "a", 1000)
+    write_shapes(tmp_path / "photos", 2, labels=("circle",))
+    options = (
+        "train",
+        tmp_path / "photos",
+        "--out",
+        tmp_path / "run",
+        "--size",
+        SIZE_PX,
+        "--precision",
+        "f32",
+    )
+    process = start(*options)
+    path = cache / "features" / f"{backbone.facts.fingerprint}.sqlite-wal"
+    until = time.monotonic() + 60
+    while not (path.exists() and path.stat().st_size > 100_000) and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finished(process)
+    assert (code, out) == (130, "")
+    assert err == "topwork: stopped; what was computed is kept: the same command goes on from there\n"
+    with open_store(backbone.facts) as store:
+        kept = len(store)
+        assert store.set_aside is None
+        assert 0 < kept < 1002
+    code, out, err = finished(start(*options, "--head", "centroid", "--json"))
+    assert (code, err) == (0, "")
+    assert json.loads(out)["computed"] == 1002 - kept
+
+
+def test_memory_in_flight_is_bounded(backbone: Backbone) -> None:
+    """However many images there are, only a few are begun before the first result is taken."""
+    from topwork.engine import stream
+
+    begun = []
+    results = stream(lambda i: begun.append(i) or i, range(10_000), workers=2)
+    assert next(results) == 0
+    assert len(begun) <= AHEAD * 2
+    results.close()
+
+
+def test_the_store_is_known_by_the_backbone(backbone: Backbone, cache: Path) -> None:
+    other = load_backbone("efficientnet-lite0", size_px=SIZE_PX, precision="f32", fit="crop")
+    with open_store(backbone.facts) as one, open_store(other.facts) as two:
+        assert one.path != two.path
+        assert one.path == cache / "features" / f"{backbone.facts.fingerprint}.sqlite"
+        assert one.about == f"efficientnet-lite0 at {SIZE_PX} px, f32"
+
+
+def test_part_is_a_record_of_its_own(noise: Dataset, backbone: Backbone, cache: Path) -> None:
+    with open_store(backbone.facts) as store:
+        features = extract(noise.take(4), backbone, store=store)
+        part = features.part(noise.take(4).skip(2))
+        assert isinstance(part, Features)
+        assert part.keys == features.keys[2:]
+        assert len(features.dataset) == 4
+    assert cache.is_dir()
