@@ -40,16 +40,23 @@ def main() -> None:
 
     rows = []
     for _ in range(options.repeats):
-        with tempfile.TemporaryDirectory() as folder, Store.open(
-            backbone.facts.fingerprint, backbone.facts.width, root=Path(folder)
-        ) as store:
-            decoding = seconds(lambda: drain(stream(lambda e: decode(e.image.read(), size_px), dataset, workers=workers)))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Store.open(backbone.facts.fingerprint, backbone.facts.width, root=Path(folder)) as store,
+        ):
+            decoding = seconds(
+                lambda: drain(stream(lambda e: decode(e.image.read(), size_px), dataset, workers=workers))
+            )
             inferring = seconds(lambda: drain(stream(engine, pixels, workers=workers)))
             whole = seconds(lambda store=store: extract(dataset, backbone, store=store, engine=engine))
         rows.append((decoding, inferring, whole, (decoding + inferring) / whole))
     n = len(dataset)
-    print(f"{n} images, {backbone.facts}, {workers} workers, {options.repeats} repeats: median (least to most)")
-    for name, column in zip(("decoding alone", "inferring alone", "extraction"), zip(*rows, strict=True), strict=False):
+    print(
+        f"{n} images, {backbone.facts}, {workers} workers, {options.repeats} repeats: median (least to most)"
+    )
+    for name, column in zip(
+        ("decoding alone", "inferring alone", "extraction"), zip(*rows, strict=True), strict=False
+    ):
         rates = [n / s for s in column]
         print(f"{name:16} {statistics.median(rates):7.1f} img/s ({min(rates):.1f} to {max(rates):.1f})")
     shares = [row[3] for row in rows]

@@ -48,7 +48,9 @@ def ours(x: np.ndarray, y: np.ndarray, k: int) -> tuple[float, list[tuple[np.nda
     return time.perf_counter() - began, solutions
 
 
-def theirs(x: np.ndarray, y: np.ndarray, tolerance: float) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+def theirs(
+    x: np.ndarray, y: np.ndarray, tolerance: float
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
     model = LogisticRegression(tol=tolerance, max_iter=10_000, warm_start=True)
     solutions = []
     began = time.perf_counter()
@@ -85,7 +87,9 @@ def main() -> None:
         raise SystemExit(f"not comparable: a solver is not within {CLOSE:g} of the best known objective")
     tolerance = enough[0]
 
-    print(f"N {options.images}, D {options.features}, K {options.classes}, {len(STRENGTHS)} strengths, tol {tolerance:g}")
+    print(
+        f"N {options.images}, D {options.features}, K {options.classes}, {len(STRENGTHS)} strengths, tol {tolerance:g}"
+    )
     ratios = []
     for _ in range(options.repeats):
         a, _ = ours(x, y, options.classes)

@@ -36,7 +36,15 @@ def main() -> None:
         make_photos(Path(folder), max(counts))
         for count in counts:
             with tempfile.TemporaryDirectory() as cache:
-                command = [sys.executable, __file__, "--size", str(options.size), "--child", folder, str(count)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--size",
+                    str(options.size),
+                    "--child",
+                    folder,
+                    str(count),
+                ]
                 subprocess.run(command, check=True, env={**os.environ, "TOPWORK_CACHE": cache})
 
 

@@ -1,6 +1,6 @@
 """What a person waits for before anything happens: `--help`, the import, one cold prediction.
 
-    python benchmarks/startup.py RUN PHOTO [--repeats 10]
+python benchmarks/startup.py RUN PHOTO [--repeats 10]
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from photos import SIZE_PX, write_shapes
+from photos import SIZE_PX, Told, write_shapes
 from topwork.backbone import Backbone, load_backbone
+from topwork.cli import main
 from topwork.recipe import BackboneRecipe, Recipe
 from topwork.training import Run, train
 
@@ -49,3 +53,30 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(shapes: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training on `shapes` with the defaults. Its folder is read only: copy it to change it."""
     return train(shapes, tmp_path_factory.mktemp("runs") / "shapes", recipe=recipe)
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of the same shapes that `run` has not seen. Read only."""
+    return write_shapes(tmp_path_factory.mktemp("fresh") / "shapes", 3, first=700)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """The command line, called in this process as the program would be."""
+    interrupt = signal.getsignal(signal.SIGINT)
+
+    def call(*arguments: object, stdin: str = "") -> Told:
+        monkeypatch.setattr(sys, "argv", ["topwork", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
+        return code, *capsys.readouterr()
+
+    return call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from topwork.data.dataset import Dataset, Example, FileImage
 
 SIZE_PX = 32  # the smallest input of a backbone, and so the quickest
 SHAPES = ("circle", "square", "stripes")
+Told = tuple[int, str, str]  # what the program gives: exit code, standard output, standard error
+Topwork = Callable[..., Told]  # the command line, called with its arguments
 
 
 def shape(label: str, number: int, size_px: int = 48) -> Image.Image:
@@ -70,7 +72,16 @@ def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
     return start_python(f"{before}\nfrom topwork.cli import main\nmain()", *arguments)
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finished(process: subprocess.Popen[str]) -> Told:
     """Wait for it: its exit code, standard output and standard error."""
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
+
+
+def one_line(told: Told, text: str) -> None:
+    """Check that the user's input was refused in one line that holds `text`."""
+    code, out, err = told
+    assert (code, out) == (2, "")
+    assert err.startswith("topwork: ")
+    assert err.count("\n") == 1
+    assert text in err

@@ -4,17 +4,16 @@ import csv
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from photos import SHAPES, SIZE_PX, finished, shape, start, write_noise, write_shapes
+from photos import SHAPES, shape, write_noise, write_shapes
 from topwork.classifier import HEAD, Classifier
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.errors import InputError, TopworkError
+from topwork.errors import InputError
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
 from topwork.training import FILES, REPORT, SPLITS, Run, train, trained_on
 
@@ -220,68 +219,6 @@ def test_balanced_classes_weigh_the_same(shapes: Path, recipe: Recipe, tmp_path:
     np.testing.assert_allclose(heads[0].layers[0].weight, heads[1].layers[0].weight, atol=1e-4)
 
 
-def test_a_run_is_not_written_over(run: Run, shapes: Path, recipe: Recipe, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(run.path, tmp_path / "run"))
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-    with pytest.raises(InputError) as told:
-        train(shapes, out, recipe=recipe)
-    assert str(told.value) == (
-        f"{out}: holds a run already; choose another --out, or add --overwrite to replace it"
-    )
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    train(shapes, out, recipe=with_head(recipe, "mlp"), overwrite=True)
-    assert Classifier.load(out).head.kind == "mlp"
-    curves = list(out.glob("tensorboard/*/*"))
-    assert len(curves) == 2
-    train(shapes, out, recipe=with_head(recipe, "centroid"), overwrite=True)
-    assert Classifier.load(out).head.kind == "centroid"
-    assert not list(out.glob("tensorboard/*/*"))  # the curves of the run that was replaced
-
-
-def test_what_is_wrong_leaves_the_old_run_whole(shapes: Path, recipe: Recipe, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    train(shapes, out, recipe=with_head(recipe, "mlp"))
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match=r"no such file or folder"):
-        train(tmp_path / "none", out, recipe=recipe, overwrite=True)
-    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
-    with pytest.raises(InputError, match=r"no such file or folder"):
-        train(tmp_path / "none", tmp_path / "new", recipe=recipe)
-    assert not (tmp_path / "new").exists()
-
-
-def test_other_peoples_files_are_not_touched(shapes: Path, recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine", encoding="utf-8")
-    (tmp_path / "tensorboard" / "train").mkdir(parents=True)
-    events = tmp_path / "tensorboard" / "train" / "events.out.tfevents.1"
-    events.write_text("mine", encoding="utf-8")
-    for overwrite in (False, True):
-        with pytest.raises(InputError) as told:
-            train(shapes, tmp_path, recipe=recipe, overwrite=overwrite)
-        assert str(told.value) == (
-            f"{tmp_path}: expected a new or empty folder; it holds other files; choose another --out"
-        )
-    (tmp_path / "thesis.tex").unlink()
-    train(shapes, tmp_path, recipe=recipe, overwrite=True)
-    assert events.read_text(encoding="utf-8") == "mine"
-
-
-def test_a_file_in_the_way(shapes: Path, recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match=r"run: expected a folder to write the run to; it is a file; choose"):
-        train(shapes, tmp_path / "run", recipe=recipe)
-    with pytest.raises(TopworkError, match=r"run/below: can't be made \(Not a directory\); choose another"):
-        train(shapes, tmp_path / "run" / "below", recipe=recipe)
-
-
-def test_what_a_broken_off_training_left_is_used(
-    run: Run, shapes: Path, recipe: Recipe, tmp_path: Path
-) -> None:
-    out = Path(shutil.copytree(run.path, tmp_path / "run"))
-    (out / "classifier.json").unlink()
-    assert train(shapes, out, recipe=recipe).test == run.test
-
-
 def test_wrong_splits_are_told_before_the_work(
     shapes: Path, recipe: Recipe, tmp_path: Path, cache: Path
 ) -> None:
@@ -341,20 +278,6 @@ def test_names_beyond_ascii(recipe: Recipe, tmp_path: Path) -> None:
     run = train(photos, tmp_path / "run", recipe=recipe)
     assert {row["label"] for row in rows_of(run.path)} == {"Käse, alt", '"猫"', "a b"}
     assert Classifier.load(run.path).classes == ('"猫"', "Käse, alt", "a b")
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_while_the_run_is_written(tmp_path: Path, shapes: Path, run: Run) -> None:
-    """The features are stored already; model.bin alone is larger than the limit."""
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
-    options = ("train", shapes, "--out", tmp_path / "run", "--size", SIZE_PX, "--precision", "f32")
-    code, out, err = finished(start(*options, before=limit))
-    assert (code, out) == (1, "")
-    assert f"topwork: {tmp_path / 'run'}: the run can't be written (" in err
-    assert "free some space, or choose another --out. The features are kept" in err
-    with pytest.raises(InputError, match=r"it has no classifier.json"):
-        Classifier.load(tmp_path / "run")
-    assert run.path.is_dir()
 
 
 def test_one_more_photo_computes_one(recipe: Recipe, tmp_path: Path, cache: Path) -> None:

@@ -168,7 +168,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
 ) -> None:
-    """Find defective solar cells: 2,624 photographs, the published split, next to the paper's score."""
+    """Find defective solar cells: 2,624 photographs, and the score beside the paper's."""
     from topwork.console import Console
     from topwork.demo import run_demo
 

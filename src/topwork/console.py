@@ -21,7 +21,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A line, above the bar if one is open."""
-        self._rich.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._rich.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:

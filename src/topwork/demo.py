@@ -74,7 +74,7 @@ def beside_paper(run: Run) -> str:
     lines += [
         f"{'this run, unsure cells weighted':40}  {100 * run.test.weighted_accuracy:5.2f}",
         f"{'this run, all cells alike':40}  {100 * run.test.accuracy:5.2f}",
-        "One split of 656 test cells; the paper's is another. docs/benchmarks.md has the mean over ten.",
+        f"One split of {run.test.n} test cells; the paper's is another. docs/benchmarks.md has the mean over ten.",
     ]
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ from topwork.heads.lbfgs import minimise
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
-TOLERANCE = 1e-5  # relative decrease of the objective in one step at which a strength is solved
+TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
 PATIENCE = 2  # strengths in a row that may fail to lower the held-out loss before the path ends
 WORTHWHILE = 0.005  # by less than this share of it does not count as lower
 SMALLEST_DEVIATION = 1e-6  # a feature that varies less than this share of the most varying is a constant
@@ -93,7 +93,7 @@ def fit_linear(
         problems = np.concatenate([problems, weights * (folds[None] != np.arange(folds.max() + 1)[:, None])])
         held_y, held_w = targets, weights
     basis = _Basis.of(z, weights)
-    coordinates = basis.coordinates(z)  # (R, N)
+    coordinates = basis.coordinates
     best: tuple[float, Step, Layer, Array] | None = None
     steps: list[Step] = []
     since = 0
@@ -101,7 +101,7 @@ def fit_linear(
         coordinates, basis.variances, targets, class_count, problems, strengths
     ):
         if validation is not None:
-            logits = held_x @ (basis.vectors @ u[:, 0].T.astype(np.float32)) + b[:, 0].astype(np.float32)
+            logits = held_x @ basis.lift(u[:, 0]) + b[:, 0].astype(np.float32)
         else:
             assert folds is not None
             logits = _out_of_fold(coordinates, u, b, folds)
@@ -109,7 +109,7 @@ def fit_linear(
         steps.append(Step(strength, objective, loss, accuracy))
         since = 0 if best is None or loss < (1 - WORTHWHILE) * best[0] else since + 1
         if best is None or loss < best[0]:
-            layer = _unstandardise(basis.vectors @ u[:, 0].T.astype(np.float32), b[:, 0], mean, deviation)
+            layer = _unstandardise(basis.lift(u[:, 0]), b[:, 0], mean, deviation)
             best = (loss, steps[-1], layer, logits)
         if since >= PATIENCE:
             break
@@ -134,8 +134,8 @@ def solve_path(
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     basis = _Basis.of(x, weights)
     problems = weights[None]
-    for _, _, u, b in _path(basis.coordinates(x), basis.variances, targets, class_count, problems, strengths):
-        yield basis.vectors @ u[:, 0].T.astype(np.float32), b[:, 0].astype(np.float32)
+    for _, _, u, b in _path(basis.coordinates, basis.variances, targets, class_count, problems, strengths):
+        yield basis.lift(u[:, 0]), b[:, 0].astype(np.float32)
 
 
 def _path(
@@ -241,24 +241,37 @@ class _Solver:
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """The features' principal directions: `vectors` (D, R), float32, and the variance along each (R,)."""
+    """Features in their principal directions V (D, R).
 
-    vectors: Array
+    `coordinates` (R, N) are the images' features along V; `variances` (R,) theirs; `vectors` @ `mixture` is V. With
+    fewer images than features V = Aᵀ U s^-½ comes from the images, A = U s^½ Vᵀ; it is never formed: the
+    coordinates are s^½ Uᵀ, each image's scaled back by its weight, and weights are lifted by two thin products.
+    """
+
+    coordinates: Array
     variances: Array
+    vectors: Array
+    mixture: Array | None
 
     @classmethod
     def of(cls, z: Array, weights: Array) -> _Basis:
-        weighted = z * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+        root = np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+        weighted = z * root
         tall = z.shape[0] >= z.shape[1]
         gram = weighted.T @ weighted if tall else weighted @ weighted.T
         variances, directions = np.linalg.eigh(gram)
         kept = variances > variances[-1] * 1e-6  # the rest is rounding: float32's
-        variances, directions = variances[kept], directions[:, kept]
-        vectors = directions if tall else weighted.T @ (directions / np.sqrt(variances))
-        return cls(np.ascontiguousarray(vectors, np.float32), variances.astype(np.float64))
+        variances, directions = variances[kept], np.ascontiguousarray(directions[:, kept])
+        if tall:
+            return cls(directions.T @ z.T, variances.astype(np.float64), directions, None)
+        deviations = np.sqrt(variances)
+        coordinates = np.ascontiguousarray((directions * deviations / root).T)
+        return cls(coordinates, variances.astype(np.float64), weighted.T, directions / deviations)
 
-    def coordinates(self, z: Array) -> Array:
-        return self.vectors.T @ z.T
+    def lift(self, u: Array) -> Array:
+        """Weights along V, (K, R), as weights of the features, float32 (D, K)."""
+        thin = u.T.astype(np.float32)
+        return self.vectors @ (thin if self.mixture is None else self.mixture @ thin)
 
 
 def _out_of_fold(coordinates: Array, u: Array, b: Array, folds: Array) -> Array:

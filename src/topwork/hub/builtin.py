@@ -79,6 +79,8 @@ def build(handle: str, *, size_px: int) -> ov.Model:
     """The graph of a built-in network: uint8 (1, S, S, 3) in [0, 255] in; out, by name, float32:
 
     - `stem`, `stage1` … `stage7`: the activations (1, C, H, W) where each stage ends;
+    - `block1` …: in each block, the widened activations (1, 6 C, H, W) after the depthwise filter and ReLU6, in
+      [0, 6]: what the block saw before it was squeezed;
     - `last`: the activations (1, 1280, H, W) whose mean is the published feature vector;
     - `logits`: (1, 1000), ImageNet's classes.
 
@@ -102,7 +104,8 @@ def build(handle: str, *, size_px: int) -> ov.Model:
     for number, stage in enumerate(STAGES, start=1):
         fixed = number in (1, len(STAGES))  # the Lite variant scales neither the first stage nor the last
         for i in range(stage.blocks if fixed else math.ceil(stage.blocks * LITES[handle].depth)):
-            x = _block(x, weights, f"_blocks.{block}.", stride=stage.stride if i == 0 else 1, skip=i > 0)
+            stride = stage.stride if i == 0 else 1
+            x, named[f"block{block + 1}"] = _block(x, weights, f"_blocks.{block}.", stride=stride, skip=i > 0)
             block += 1
         named[f"stage{number}"] = x
     named["last"] = _relu6(_convolve(x, weights, "_conv_head", "_bn1", stride=1))
@@ -132,16 +135,19 @@ def _read(lite: Lite) -> dict[str, Array]:
     return load_weights(path)
 
 
-def _block(x: Any, weights: dict[str, Array], name: str, *, stride: int, skip: bool) -> Any:
-    """Expand (1x1), filter each channel (depthwise), project (1x1); then add what came in, where shapes allow."""
+def _block(x: Any, weights: dict[str, Array], name: str, *, stride: int, skip: bool) -> tuple[Any, Any]:
+    """Expand (1x1), filter each channel (depthwise), project (1x1); then add what came in, where shapes allow.
+
+    The block's output, and its filtered activations.
+    """
     from openvino import opset13 as op
 
     entry = x
     if name + "_expand_conv.weight" in weights:
         x = _relu6(_convolve(x, weights, name + "_expand_conv", name + "_bn0", stride=1))
-    x = _relu6(_convolve(x, weights, name + "_depthwise_conv", name + "_bn1", stride=stride))
-    x = _convolve(x, weights, name + "_project_conv", name + "_bn2", stride=1)
-    return op.add(x, entry) if skip else x
+    filtered = _relu6(_convolve(x, weights, name + "_depthwise_conv", name + "_bn1", stride=stride))
+    x = _convolve(filtered, weights, name + "_project_conv", name + "_bn2", stride=1)
+    return op.add(x, entry) if skip else x, filtered
 
 
 def _convolve(x: Any, weights: dict[str, Array], name: str, norm: str, *, stride: int) -> Any:

@@ -1,0 +1,93 @@
+"""Test accuracy on the ELPV cells, frozen features: mean over ten stratified 75/25 splits, plain and weighted.
+
+    python benchmarks/elpv_accuracy.py [--splits 10] [--backbone efficientnet-lite0] [--size 224] [--views one]
+
+Any doubt counts as defective; unsure cells weigh 0.33 and 0.67 (Deitsch et al. 2019). Each split, of seed 0, 1, …,
+is stratified by label and module type. Heads are fitted twice, with all cells alike and with the cells' weights;
+both are scored both ways. All choices are made by 5-fold cross-validation on the training cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from topwork.backbone import load_backbone
+from topwork.classifier import Classifier, score
+from topwork.console import Console
+from topwork.data.dataset import Dataset
+from topwork.data.split import Splits
+from topwork.demo import load_cells, split_cells
+from topwork.features import extract, open_store
+from topwork.heads.fitting import fit_head
+from topwork.recipe import HeadRecipe, Recipe
+from topwork.watch import Silent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--views", default="one")
+    parser.add_argument("--features", default="auto")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+
+    cells, types = load_cells()
+    backbone = load_backbone(options.backbone, size_px=options.size, views=options.views)
+    recipe = Recipe(head=HeadRecipe(features=options.features))
+    rows: dict[str, list[dict[str, float]]] = {"alike": [], "weighted": []}
+    with open_store(backbone.facts) as store, tempfile.TemporaryDirectory() as folder:
+        with Console().bar("features", len(cells)) as progress:
+            features = extract(cells, backbone, store=store, progress=progress)
+        for seed in range(options.splits):
+            marked = split_cells(cells, types, seed=seed)
+            for fit in rows:
+                data = marked if fit == "weighted" else alike(marked)
+                splits = Splits(part(data, "train"), data.take(0), part(data, "test"))
+                fitted = fit_head(features, splits, recipe, tensorboard=Path(folder), watch=Silent())
+                classifier = Classifier(cells.classes, backbone, fitted.blocks, fitted.head)
+                test = score(classifier, features.part(part(marked, "test"))).evaluation
+                assert test.weighted_accuracy is not None
+                chosen = fitted.candidates[0]
+                rows[fit].append(
+                    {
+                        "plain": 100 * test.accuracy,
+                        "weighted": 100 * test.weighted_accuracy,
+                        "held_out": 100 * chosen.held_out_accuracy,
+                        "width": chosen.width,
+                    }
+                )
+                print(f"split {seed}, fitted {fit}: {rows[fit][-1]}", flush=True)
+    print(
+        f"\n{backbone.facts}, features {options.features!r}, {options.splits} splits: mean (standard deviation)"
+    )
+    for fit, results in rows.items():
+        shown = [
+            f"{name} {statistics.mean(v):.2f} ({statistics.stdev(v):.2f})"
+            for name in ("plain", "weighted", "held_out")
+            for v in [[row[name] for row in results]]
+        ]
+        print(f"fitted with cells {fit:8}: test accuracy, %: {', '.join(shown)}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def part(dataset: Dataset, name: str) -> Dataset:
+    """The cells of one part."""
+    return dataset.filter(lambda example: example.split == name)
+
+
+def alike(dataset: Dataset) -> Dataset:
+    """The same cells, each of weight 1."""
+    examples = tuple(dataclasses.replace(e, weight=1.0) for e in dataset)
+    return Dataset(examples, dataset.classes, dataset.name)
+
+
+if __name__ == "__main__":
+    main()
