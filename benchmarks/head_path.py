@@ -88,7 +88,8 @@ def main() -> None:
     tolerance = enough[0]
 
     print(
-        f"N {options.images}, D {options.features}, K {options.classes}, {len(STRENGTHS)} strengths, tol {tolerance:g}"
+        f"N {options.images}, D {options.features}, K {options.classes}, {len(STRENGTHS)} strengths, "
+        f"tol {tolerance:g}"
     )
     ratios = []
     for _ in range(options.repeats):

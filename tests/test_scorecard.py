@@ -109,7 +109,7 @@ def test_fits_80_columns(classes, seed, n):
     assert max(scorecard._width(line) for line in text.split("\n")) <= 80
 
 
-@pytest.mark.parametrize("module", ["evaluate", "scorecard", "significance"])
+@pytest.mark.parametrize("module", ["evaluation", "scorecard", "significance"])
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"topwork.{module}"))
     assert result.attempted

@@ -6,8 +6,7 @@ A graph here has one input, `image`, uint8 (1, S, S, 3) in [0, 255], RGB, and na
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from topwork.heads.head import Head
 
 
-def pool(graph: ov.Model, names: Sequence[str], *, rooted: Collection[str] = ()) -> ov.Model:
-    """Only the outputs `names`, each averaged over its pixels, side by side: `features` (1, all channels).
+def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -> ov.Model:
+    """Outputs averaged over their pixels, side by side: `features` (1, all channels).
 
-    Of those in `rooted`, which are at least 0 everywhere, the fourth root of the average is taken. Averages of
-    rectified activations are crowded near 0 with a long tail; a root spreads them, and a linear head can use them
-    better (power normalisation: Perronnin, Sánchez and Mensink 2010, "Improving the Fisher kernel", with 1/2).
+    First those in `rooted`, at least 0 everywhere, by the fourth root of their averages; then `names`, as they are.
+    Averages of rectified activations are crowded near 0 with a long tail; a root spreads them, and a linear head
+    can use them better (power normalisation: Perronnin, Sánchez and Mensink 2010, "Improving the Fisher kernel").
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -34,13 +33,12 @@ def pool(graph: ov.Model, names: Sequence[str], *, rooted: Collection[str] = ())
     graph = graph.clone()
     axes = op.constant(np.array([2, 3]))
 
-    def pooled(names: Sequence[str]) -> list[Any]:
-        return [op.reduce_mean(_source(graph, name), axes, False) for name in names]
+    def averages(names: Sequence[str]) -> Any:
+        return op.concat([op.reduce_mean(_source(graph, name), axes, False) for name in names], 1)
 
-    runs = itertools.groupby(names, key=lambda name: name in rooted)
-    parts = [(root, op.concat(pooled(list(run)), 1)) for root, run in runs]
-    parts_out = [op.power(part, op.constant(np.float32(0.25))) if root else part for root, part in parts]
-    return _with_output(ov.Model([op.concat(parts_out, 1)], graph.get_parameters()), "features")
+    parts = [op.power(averages(rooted), op.constant(np.float32(0.25)))] if rooted else []
+    parts += [averages(names)] if names else []
+    return _with_output(ov.Model([op.concat(parts, 1)], graph.get_parameters()), "features")
 
 
 def average_views(graph: ov.Model, views: Views) -> ov.Model:

@@ -75,7 +75,7 @@ def _fit_linear(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
     fold_of = (
         None if len(validation) else folds(train, _fold_count(len(train), recipe), seed=recipe.split.seed)
     )
-    choices = {"last": (LAST,), "stages": tuple(b.name for b in features.facts.blocks)}
+    choices = {"last": (LAST,), "stages": _stages(features)}
     wanted = list(choices) if recipe.head.features == "auto" else [recipe.head.features]
     fits: dict[str, tuple[LinearFit, Candidate]] = {}
     for name in wanted:
@@ -148,8 +148,13 @@ def _fit_centroid(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
 def _one_choice(features: Features, recipe: Recipe) -> tuple[str, ...]:
     """The blocks for a head that makes no choice of its own: "auto" is then the last layer, the textbook's."""
     if recipe.head.features == "stages":
-        return tuple(b.name for b in features.facts.blocks)
+        return _stages(features)
     return (LAST,)
+
+
+def _stages(features: Features) -> tuple[str, ...]:
+    """All blocks but the published last layer, which stands among them in another form."""
+    return tuple(b.name for b in features.facts.blocks if b.name != LAST)
 
 
 def _learnt(part: Any, recipe: Recipe) -> tuple[Array, Array]:
