@@ -249,8 +249,8 @@ with open_store(root) as store:
         process.stdout.readline()
         killer = threading.Timer(clock.uniform(0, 0.1), process.kill)
         killer.start()
-        out = process.stdout.read()  # not communicate: it misses the lines that readline has buffered
-        process.wait(timeout=120)
+        with process:  # waits, and closes its pipes
+            out = process.stdout.read()  # not communicate: it misses the lines that readline has buffered
         killer.join()
         assert process.returncode == -9
         reported = [int(line) for line in out.split("\n")[:-1]]
