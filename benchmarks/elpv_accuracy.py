@@ -1,6 +1,7 @@
 """Test accuracy on the ELPV cells, frozen features: mean over ten stratified 75/25 splits, plain and weighted.
 
     python benchmarks/elpv_accuracy.py [--splits 10] [--backbone efficientnet-lite0] [--size 224] [--views one]
+        [--features auto] [--head linear]
 
 Any doubt counts as defective; unsure cells weigh 0.33 and 0.67 (Deitsch et al. 2019). Each split, of seed 0, 1, …,
 is stratified by label and module type. Heads are fitted twice, with all cells alike and with the cells' weights;
@@ -35,12 +36,13 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--views", default="one")
     parser.add_argument("--features", default="auto")
+    parser.add_argument("--head", default="linear")
     parser.add_argument("--json")
     options = parser.parse_args()
 
     cells, types = load_cells()
     backbone = load_backbone(options.backbone, size_px=options.size, views=options.views)
-    recipe = Recipe(head=HeadRecipe(features=options.features))
+    recipe = Recipe(head=HeadRecipe(kind=options.head, features=options.features))
     rows: dict[str, list[dict[str, float]]] = {"alike": [], "weighted": []}
     with open_store(backbone.facts) as store, tempfile.TemporaryDirectory() as folder:
         with Console().bar("features", len(cells)) as progress:
@@ -65,7 +67,8 @@ def main() -> None:
                 )
                 print(f"split {seed}, fitted {fit}: {rows[fit][-1]}", flush=True)
     print(
-        f"\n{backbone.facts}, features {options.features!r}, {options.splits} splits: mean (standard deviation)"
+        f"\n{backbone.facts}, {options.head} head on {options.features!r}, {options.splits} splits: "
+        "mean (standard deviation)"
     )
     for fit, results in rows.items():
         shown = [

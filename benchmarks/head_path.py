@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from topwork.heads import linear
 
 STRENGTHS = tuple(10 ** (-i / 2) for i in range(9))  # 1 … 1e-4
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7)
 CLOSE = 1e-4
 
 

@@ -30,7 +30,10 @@ images
 hub.weights
 hub.builtin
 heads.head heads.lbfgs
+heads.headfile
+heads.logistic
 heads.linear heads.mlp heads.centroid
+heads.kernel
 graph
 backbone
 engine

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linear_problems import objective_at, problem, sklearns_optimum, standardised
-from topwork.heads import linear
+from topwork.heads import linear, logistic
 from topwork.heads.linear import STRENGTHS, LinearFit, fit_linear, solve_path
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ def whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solved until float32 ends it, so that the optimum is what is compared."""
-    monkeypatch.setattr(linear, "TOLERANCE", 1e-8)
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-8)
 
 
 # --- the objective ----------------------------------------------------------------------------------------
@@ -37,12 +37,12 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("n", "d"), [(120, 20), (40, 100)], ids=["N>D", "N<D"])
 @pytest.mark.parametrize("k", [2, 3, 10])
 @pytest.mark.parametrize(
-    ("tolerance", "near"), [(linear.TOLERANCE, 3e-3), (1e-8, 1e-4)], ids=["as it is", "tight"]
+    ("tolerance", "near"), [(logistic.TOLERANCE, 3e-3), (1e-8, 1e-4)], ids=["as it is", "tight"]
 )
 def test_the_objective_along_the_path_is_scikit_learns(
     k: int, n: int, d: int, weighted: bool, tolerance: float, near: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "TOLERANCE", tolerance)
+    monkeypatch.setattr(logistic, "TOLERANCE", tolerance)
     x, y, w = problem(n, d, k, weighted=weighted)
     fit = fit_linear(x, y, class_count=k, weights=w, folds=np.arange(n) % 5)
     assert [step.strength for step in fit.steps] == list(STRENGTHS)
@@ -105,7 +105,7 @@ def test_no_worse_than_scipys_optimum(
     if constant:
         x[:, 0] = 7.7
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "TOLERANCE", 1e-8)
+        patch.setattr(logistic, "TOLERANCE", 1e-8)
         fit = fit_linear(x, y, class_count=k, weights=w, folds=np.arange(n) % 4, strengths=(10.0, strength))
     z = standardised(x, w)
     one_hot = np.eye(k)[y] * (w / w.sum())[:, None]
@@ -189,7 +189,7 @@ def test_how_many_problems_are_solved_at_once(monkeypatch: pytest.MonkeyPatch) -
     folds = np.arange(90) % 5
     known = fit_linear(x, y, class_count=3, weights=w, folds=folds)
     for at_once in (1, 2, 4):
-        monkeypatch.setattr(linear, "MEMORY_BYTES", at_once * 4 * 3 * 3 * 90)
+        monkeypatch.setattr(logistic, "MEMORY_BYTES", at_once * 4 * 3 * 3 * 90)
         _assert_same(fit_linear(x, y, class_count=3, weights=w, folds=folds), known, atol=0.05)
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 from linear_problems import problem, sklearns_optimum, standardised
-from topwork.heads import linear
+from topwork.heads import logistic
 from topwork.heads.linear import fit_linear
 
 
@@ -17,7 +17,7 @@ from topwork.heads.linear import fit_linear
 def test_out_of_fold_logits_are_those_of_problems_fitted_apart(
     k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "TOLERANCE", 1e-8)
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-8)
     x, y, w = problem(100, 10, k, weighted=True)
     folds = np.random.default_rng(3).integers(0, 4, 100)
     fit = fit_linear(x, y, class_count=k, weights=w, folds=folds, strengths=(0.05,))

@@ -96,7 +96,7 @@ def test_the_defaults() -> None:
             "[head]\nkind = 'liner'",
             "my.toml: head: kind: unknown value 'liner'; did you mean 'linear'? Known: ce",
         ),
-        ("[head]\nkind = 3", "my.toml: head: kind: unknown value '3'. Known: centroid, linear, mlp"),
+        ("[head]\nkind = 3", "my.toml: head: kind: unknown value '3'. Known: centroid, kernel, linear, mlp"),
         ("[split]\ntest = '0.2'", "my.toml: split: test: expected float; got '0.2'"),
         ("[split]\ntest = true", "my.toml: split: test: expected float; got True"),
         ("[split]\nseed = 1.5", "my.toml: split: seed: expected int; got 1.5"),

@@ -21,7 +21,8 @@ from topwork.engine import Engine, stream
 from topwork.errors import ImageError, InputError
 from topwork.evaluation import Evaluation, evaluate
 from topwork.features import Features, Matrix, extract, open_store
-from topwork.heads.head import Head, load_head, save_head
+from topwork.heads.head import Head
+from topwork.heads.headfile import load_head, save_head
 from topwork.images import decode
 from topwork.watch import Silent, Watch
 

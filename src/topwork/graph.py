@@ -87,13 +87,26 @@ def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Mod
     if not np.array_equal(columns, np.arange(features.shape[1])):
         x = op.gather(x, op.constant(columns), op.constant(np.int64(1))).output(0)
     for i, layer in enumerate(head.layers):
-        if i:
+        if i and head.landmarks is not None:
+            x = _likeness(x, head.landmarks)
+        elif i:
             x = op.relu(x).output(0)
         product = op.matmul(x, op.constant(layer.weight), False, False)
         x = op.add(product, op.constant(layer.bias[None])).output(0)
     probabilities = op.softmax(op.divide(x, op.constant(np.float32(head.temperature))), 1)
     probabilities.output(0).set_names({"probabilities"})
     return ov.Model([probabilities.output(0), features], graph.get_parameters())
+
+
+def _likeness(y: Any, landmarks: np.ndarray[Any, Any]) -> Any:
+    """exp(−‖y − ℓ‖²) to each landmark, as `heads.head.likeness` has it."""
+    from openvino import opset13 as op
+
+    products = op.matmul(y, op.constant(2 * landmarks), False, True)
+    own = op.reduce_sum(op.multiply(y, y), op.constant(np.array([1])), True)
+    theirs = op.constant(np.einsum("ij,ij->i", landmarks, landmarks)[None])
+    exponent = op.subtract(op.subtract(products, own), theirs)
+    return op.exp(op.minimum(exponent, op.constant(np.float32(0)))).output(0)
 
 
 def without_head(graph: ov.Model) -> ov.Model:

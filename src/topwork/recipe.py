@@ -13,7 +13,7 @@ from topwork.errors import InputError, one_of
 Fit = Literal["stretch", "crop"]
 Views = Literal["one", "flip", "dihedral"]
 Precision = Literal["auto", "f32", "bf16"]
-HeadKind = Literal["linear", "mlp", "centroid"]
+HeadKind = Literal["linear", "kernel", "mlp", "centroid"]
 FeatureChoice = Literal["auto", "last", "stages"]
 ClassWeight = Literal["none", "balanced"]
 

@@ -13,6 +13,7 @@ from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features import Features
 from topwork.heads.head import Head, fit_temperature
+from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import LinearFit, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
 from topwork.recipe import Recipe
@@ -53,8 +54,8 @@ def fit_head(
     Raises:
         InputError: too few training images for what was asked.
     """
-    if recipe.head.kind == "linear":
-        return _fit_linear(features, splits, recipe)
+    if recipe.head.kind in ("linear", "kernel"):
+        return _fit_path(features, splits, recipe)
     if recipe.head.kind == "mlp":
         return _fit_mlp(features, splits, recipe, tensorboard, watch)
     return _fit_centroid(features, splits, recipe)
@@ -68,7 +69,8 @@ def sample_weights(targets: Array, given: Array, class_count: int, *, balanced: 
     return np.asarray(given * (given.sum() / np.count_nonzero(totals) / totals[targets]))
 
 
-def _fit_linear(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
+def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
+    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
     train, validation = splits.train, splits.validation
     class_count = len(train.classes)
     targets, weights = _learnt(splits.train, recipe)
@@ -83,7 +85,7 @@ def _fit_linear(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
         held = None
         if len(validation):
             held = (features.part(validation).matrix(choices[name]), *_learnt(validation, recipe))
-        fit = fit_linear(x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held)
+        fit = fit_along(x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held)
         step = next(s for s in fit.steps if s.strength == fit.strength)
         candidate = Candidate(name, x.shape[1], fit.strength, step.held_out_loss, step.held_out_accuracy)
         fits[name] = (fit, candidate)

@@ -1,36 +1,23 @@
-"""The record that every kind of head is fitted into: affine layers, ReLU between them, one temperature.
+"""The record that every kind of head is fitted into: affine layers, ReLU or likeness between, one temperature.
 
 A head is small and plain, so that it can be saved as a few arrays, folded into an exported graph, and
-computed with NumPy alone. How it was fitted (`linear`, `mlp`, `centroid`) makes no difference afterwards.
+computed with NumPy alone. How it was fitted (`linear`, `kernel`, `mlp`, `centroid`) makes no difference afterwards.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import struct
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topwork.errors import InputError, one_of
+from topwork.errors import InputError
 
-KINDS = ("linear", "mlp", "centroid")
+KINDS = ("linear", "kernel", "mlp", "centroid")
 
 # Where a temperature is looked for. Beyond it the probabilities are all-or-nothing, or all alike.
 TEMPERATURES = (0.05, 20.0)
-
-# The header of an array as numpy writes ours. NumPy's own reader evaluates it as a Python literal, which
-# a made-up header can crash in many ways; this takes no other than the plain one.
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<type>[<|>][a-zA-Z][0-9]{0,3})', 'fortran_order': False, "
-    rb"'shape': \((?P<shape>[0-9, ]{0,40})\), \} *\n",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +32,9 @@ class Layer:
 class Head:
     """A fitted classifier on feature vectors: layers with ReLU between them; the last gives the logits.
 
-    It sees the matrix it was fitted on: which features that is, is the caller's to know.
+    With `landmarks`, float32 (M, R), there are two layers, and between them, for ReLU, an image's likeness to
+    each landmark: exp(−‖y − ℓ‖²). A head sees the matrix it was fitted on: which features that is, is the
+    caller's to know.
 
     >>> layer = Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
     >>> Head("linear", (layer,)).probabilities(np.float32([[2, 2]]))
@@ -55,6 +44,7 @@ class Head:
     kind: str
     layers: tuple[Layer, ...]
     temperature: float = 1.0
+    landmarks: NDArray[np.float32] | None = None
 
     @property
     def width(self) -> int:
@@ -82,16 +72,11 @@ class Head:
                 f"{rows.shape}: take the features from the same backbone and stages"
             )
         for index, layer in enumerate(self.layers):
-            if index:
+            if index and self.landmarks is not None:
+                rows = likeness(rows, self.landmarks)
+            elif index:
                 np.maximum(rows, 0, out=rows)
-            # `rows @ weight` is one matrix product, whose kernels round a row differently by the number
-            # of rows and by the row's place: tiles at the edge add up in another order. Padding to
-            # blocks of 16 or 64 rows does not cure it (OpenBLAS's AVX2 tiles are 12 rows wide: 2 or 3
-            # different results by place). As a stack of (1, D) matrices, each row is one call of the same
-            # vector-times-matrix product with the same sizes, hence the same bits, by construction.
-            # It costs about 1 to 8 µs a row for a linear head, 0.1 ms for Dense 512: little next to the
-            # milliseconds that the row's features took.
-            rows = np.matmul(rows[:, None, :], layer.weight)[:, 0, :]  # (N, D_out)
+            rows = _by_row(rows, layer.weight)  # (N, D_out)
             rows += layer.bias
         return rows
 
@@ -102,6 +87,31 @@ class Head:
             InputError: as `logits`.
         """
         return softmax(self.logits(x), self.temperature).astype(np.float32)
+
+
+def likeness(y: ArrayLike, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """exp(−‖y − ℓ‖²) of each row of `y` float32 (N, R) to each landmark, float32 (N, M) in [0, 1].
+
+    As in `Head.logits`, a row's bits depend on that row alone.
+    """
+    rows = np.ascontiguousarray(y, dtype=np.float32)
+    exponent = 2 * _by_row(rows, np.ascontiguousarray(landmarks.T))
+    exponent -= np.einsum("ij,ij->i", rows, rows)[:, None]
+    exponent -= np.einsum("ij,ij->i", landmarks, landmarks)
+    return np.exp(np.minimum(exponent, 0, out=exponent), out=exponent)
+
+
+def _by_row(rows: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`rows @ weight`, each row by itself."""
+    # `rows @ weight` is one matrix product, whose kernels round a row differently by the number
+    # of rows and by the row's place: tiles at the edge add up in another order. Padding to
+    # blocks of 16 or 64 rows does not cure it (OpenBLAS's AVX2 tiles are 12 rows wide: 2 or 3
+    # different results by place). As a stack of (1, D) matrices, each row is one call of the same
+    # vector-times-matrix product with the same sizes, hence the same bits, by construction.
+    # It costs about 1 to 8 µs a row for a linear head, 0.1 ms for Dense 512: little next to the
+    # milliseconds that the row's features took.
+    product: NDArray[np.float32] = np.matmul(rows[:, None, :], weight)[:, 0, :]
+    return product
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -192,105 +202,3 @@ def check_samples(
     if not np.isfinite(sample).all() or sample.min() < 0 or sample.max() == 0:
         raise InputError("`weights` must be finite, none negative, and not all 0")
     return truth.astype(np.int64), sample
-
-
-def save_head(head: Head, path: str | Path) -> None:
-    """Write `head` to `path` as an uncompressed .npz: kind, temperature, weight_0, bias_0, weight_1, …
-
-    The file is complete or not there: it is written beside its place, then moved.
-    """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    arrays = {"kind": np.array(head.kind), "temperature": np.array(head.temperature, dtype=np.float64)}
-    for index, layer in enumerate(head.layers):
-        arrays[f"weight_{index}"] = np.asarray(layer.weight, dtype=np.float32, order="C")
-        arrays[f"bias_{index}"] = np.asarray(layer.bias, dtype=np.float32)
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_head(path: str | Path) -> Head:
-    """Read what `save_head` wrote. Nothing in the file is run, and memory stays within the file's size.
-
-    Raises:
-        InputError: there is no such file, or it is damaged, or is not a head.
-    """
-    place = Path(path)
-    try:
-        with zipfile.ZipFile(place) as archive:
-            return _read_head(archive, place.stat().st_size)
-    except FileNotFoundError as error:
-        raise InputError(f"no head at {place}: expected the head.npz of a run folder") from error
-    # Every way in which a damaged archive is known to fail inside zipfile.
-    except (
-        InputError,
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        struct.error,
-    ) as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{place} is not a head that Topwork saved: {reason}; train again") from error
-
-
-def _read_head(archive: zipfile.ZipFile, size: int) -> Head:
-    names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
-    depth = sum(name.startswith("weight_") for name in names)
-    expected = ["kind", "temperature", *(f"{part}_{i}" for i in range(depth) for part in ("weight", "bias"))]
-    if depth == 0 or sorted(names) != sorted(expected):
-        shown = ", ".join(sorted(names)[:8])
-        raise InputError(f"expected the arrays kind, temperature, weight_0, bias_0, …; got {shown or 'none'}")
-    # `save_head` compresses nothing, so nothing that is honest can come out bigger than the file.
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-        raise InputError("expected arrays stored without compression; got a compressed one")
-    if sum(max(entry.file_size, entry.compress_size) for entry in archive.infolist()) > size:
-        raise InputError(f"its arrays claim more than the {size} bytes of the file")
-
-    kind = str(_read_array(archive, "kind", "<U", dimensions=0))
-    if kind not in KINDS:
-        raise InputError(one_of(kind, KINDS, what="kind of head"))
-    temperature = float(_read_array(archive, "temperature", "<f8", dimensions=0))
-    if not temperature > 0 or math.isinf(temperature):
-        raise InputError(f"expected a temperature above 0; got {temperature}")
-    layers: list[Layer] = []
-    for index in range(depth):
-        weight = _read_array(archive, f"weight_{index}", "<f4", dimensions=2)
-        bias = _read_array(archive, f"bias_{index}", "<f4", dimensions=1)
-        if bias.shape != weight.shape[1:] or 0 in weight.shape:
-            raise InputError(
-                f"weight_{index} {weight.shape} and bias_{index} {bias.shape} do not fit together"
-            )
-        if layers and layers[-1].bias.shape[0] != weight.shape[0]:
-            raise InputError(
-                f"weight_{index} {weight.shape} does not take the output of layer {index - 1}, "
-                f"which is {layers[-1].bias.shape[0]} wide"
-            )
-        layers.append(Layer(weight, bias))
-    return Head(kind, tuple(layers), temperature)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, kind: str, *, dimensions: int) -> NDArray[Any]:
-    """One finite array of the type `kind` ("<U" is text of any length)."""
-    data = archive.read(f"{name}.npy")
-    header = _HEADER.match(data)
-    if header is None:
-        raise InputError(f"{name} does not begin as a plain array in C order does")
-    found = header["type"].decode()
-    if found != kind and not (kind == "<U" and found.startswith(kind)):
-        raise InputError(f"{name} has the type {found}; expected {kind}")
-    shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
-    if len(shape) != dimensions:
-        raise InputError(f"{name} has the shape {shape}; expected {dimensions} dimensions")
-    if math.prod(shape) * np.dtype(found).itemsize != len(data) - header.end():
-        raise InputError(f"{name} claims the shape {shape}, which is not what its bytes hold")
-    array = np.frombuffer(data, found, offset=header.end()).reshape(shape).copy()
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{name} has a value that is not a number or infinite")
-    return array

@@ -1,39 +1,23 @@
-"""The linear head: multinomial logistic regression with an L2 penalty, along a path of strengths.
+"""The linear head: L2-regularised multinomial logistic regression on standardised features.
 
-It minimises, for weights W (D, K) and biases b, over standardised features x with sample weights w summing to 1,
-
-    Σ_i w_i · −log softmax(x_i W + b)[y_i]  +  λ/2 · ‖W‖²
-
-for one strength λ after another, from strong to weak, each started from the last one's solution. What makes it
-fast is the choice of coordinates. With the features' covariance XᵀdX = V diag(s) Vᵀ the Hessian of the loss is
-close to h_k·diag(s) in V's coordinates, where h_k = Σ w p_k(1 − p_k) is class k's mean curvature (Böhning 1992
-bounds it by ½). Scaling coordinate (j, k) by 1/√(h_k s_j + λ) makes the problem almost round, and L-BFGS
-(Liu and Nocedal 1989) then needs a handful of steps for each λ. With fewer images than features, V has only as
-many columns as there are images. All folds of a cross-validation share V and are solved at once: a fold is the
-same problem with the weights of its own images at zero.
-
-Arrays lie as (classes, problems, images): the softmax then runs along contiguous rows whatever K is.
+The strength of the penalty is chosen along a path by the log-loss on held-out images; `topwork.heads.logistic`
+has the problem and how it is solved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from topwork.heads.head import Head, Layer, fit_temperature
-from topwork.heads.lbfgs import minimise
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from topwork.heads.logistic import Array, Basis, walk
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
-TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
 PATIENCE = 2  # strengths in a row that may fail to lower the held-out loss before the path ends
 WORTHWHILE = 0.005  # by less than this share of it does not count as lower
 SMALLEST_DEVIATION = 1e-6  # a feature that varies less than this share of the most varying is a constant
-MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +44,21 @@ class LinearFit:
     held_out_logits: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The best of a path: weights float32 (D, K), biases float (K,), its step; all steps; held-out logits.
+
+    `temperature`: under which the held-out logits fit best.
+    """
+
+    weight: Array
+    bias: Array
+    best: Step
+    steps: tuple[Step, ...]
+    held_out_logits: Array
+    temperature: float
+
+
 def fit_linear(
     x: Array,
     targets: Array,
@@ -76,47 +75,80 @@ def fit_linear(
         x: features, float32 (N, D).
         targets: int64 (N,) in [0, class_count).
         weights: float (N,), positive; None for 1.
-        folds: int64 (N,), each image's fold, when there is no validation set.
+        folds: int64 (N,) from 0, each image's fold, when there is no validation set; two or more.
         validation: features, targets and weights of images kept out of training.
         strengths: the values of λ, descending.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    if validation is None and folds is None:
-        raise ValueError("expected `folds` or `validation` to choose a strength by")
-    mean, deviation = _moments(x, weights)
-    z = _standardise(x, mean, deviation)
-    problems = np.ones((1, len(x))) * weights
+    mean, deviation = moments(x, weights)
     if validation is not None:
-        held_x, held_y, held_w = _standardise(validation[0], mean, deviation), validation[1], validation[2]
-    else:
-        assert folds is not None
-        problems = np.concatenate([problems, weights * (folds[None] != np.arange(folds.max() + 1)[:, None])])
+        validation = (standardise(validation[0], mean, deviation), *validation[1:])
+    basis = Basis.of(standardise(x, mean, deviation), weights)
+    chosen = choose(
+        basis,
+        targets,
+        class_count=class_count,
+        weights=weights,
+        folds=folds,
+        validation=validation,
+        strengths=strengths,
+    )
+    layer = fold_affine(chosen.weight, chosen.bias, mean, deviation)
+    return LinearFit(
+        Head("linear", (layer,), chosen.temperature),
+        chosen.best.strength,
+        chosen.steps,
+        chosen.held_out_logits,
+    )
+
+
+def choose(
+    basis: Basis,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array,
+    folds: Array | None,
+    validation: tuple[Array, Array, Array] | None,
+    strengths: tuple[float, ...],
+) -> Chosen:
+    """Walk the path over features in their basis; stop when the held-out loss no longer falls.
+
+    `validation`: features as the basis was made from, targets, weights; or else `folds`.
+    """
+    problems = weights[None]
+    if validation is not None:
+        held_y, held_w = validation[1:]
+    elif folds is not None:
+        inside = folds[None] == np.arange(folds.max() + 1)[:, None]
+        if folds.min() < 0 or len(inside) < 2 or not (weights * ~inside).any(axis=1).all():
+            raise ValueError("expected two or more folds, numbered from 0, that leave images to learn from")
+        problems = np.concatenate([problems, weights * ~inside])
         held_y, held_w = targets, weights
-    basis = _Basis.of(z, weights)
-    coordinates = basis.coordinates
-    best: tuple[float, Step, Layer, Array] | None = None
+    else:
+        raise ValueError("expected `folds` or `validation` to choose a strength by")
+    best: tuple[Step, Array, Array, Array] | None = None
     steps: list[Step] = []
     since = 0
-    for strength, objective, u, b in _path(
-        coordinates, basis.variances, targets, class_count, problems, strengths
+    for strength, objective, u, b in walk(
+        basis.coordinates, basis.variances, targets, class_count, problems, strengths
     ):
         if validation is not None:
-            logits = held_x @ basis.lift(u[:, 0]) + b[:, 0].astype(np.float32)
+            logits = validation[0] @ basis.lift(u[:, 0]) + b[:, 0].astype(np.float32)
         else:
             assert folds is not None
-            logits = _out_of_fold(coordinates, u, b, folds)
-        loss, accuracy = _score(logits, held_y, held_w)
-        steps.append(Step(strength, objective, loss, accuracy))
-        since = 0 if best is None or loss < (1 - WORTHWHILE) * best[0] else since + 1
-        if best is None or loss < best[0]:
-            layer = _unstandardise(basis.lift(u[:, 0]), b[:, 0], mean, deviation)
-            best = (loss, steps[-1], layer, logits)
+            logits = _out_of_fold(basis.coordinates, u, b, folds)
+        step = Step(strength, objective, *_score(logits, held_y, held_w))
+        steps.append(step)
+        since = 0 if best is None or _lower(step, best[0], by=WORTHWHILE) else since + 1
+        if best is None or _lower(step, best[0]):
+            best = (step, basis.lift(u[:, 0]), b[:, 0].copy(), logits)
         if since >= PATIENCE:
             break
     assert best is not None
     # Laplace's rule of smoothing: a few images that are all right don't prove certainty.
     temperature = fit_temperature(best[3], held_y, held_w, smoothing=1 / (len(held_y) + 2))
-    return LinearFit(Head("linear", (best[2],), temperature), best[1].strength, tuple(steps), best[3])
+    return Chosen(best[1], best[2], best[0], tuple(steps), best[3], temperature)
 
 
 def solve_path(
@@ -132,146 +164,15 @@ def solve_path(
     No standardising, nothing held out: for one who has a path of his own to choose by.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    basis = _Basis.of(x, weights)
-    problems = weights[None]
-    for _, _, u, b in _path(basis.coordinates, basis.variances, targets, class_count, problems, strengths):
+    basis = Basis.of(x, weights)
+    for _, _, u, b in walk(
+        basis.coordinates, basis.variances, targets, class_count, weights[None], strengths
+    ):
         yield basis.lift(u[:, 0]), b[:, 0].astype(np.float32)
 
 
-def _path(
-    coordinates: Array,
-    variances: Array,
-    targets: Array,
-    class_count: int,
-    problems: Array,
-    strengths: tuple[float, ...],
-) -> Iterator[tuple[float, float, Array, Array]]:
-    """For each strength: itself, the first problem's objective, weights u (K, B, R) and biases b (K, B).
-
-    `coordinates` (R, N); `problems` (B, N): each problem's sample weights.
-    """
-    per_problem = max(1, MEMORY_BYTES // (4 * 3 * class_count * coordinates.shape[1]))
-    groups = [problems[i : i + per_problem] for i in range(0, len(problems), per_problem)]
-    solvers = [_Solver(coordinates, variances, targets, class_count, group) for group in groups]
-    for strength in strengths:
-        objectives = [solver.solve(strength) for solver in solvers]
-        yield (
-            strength,
-            objectives[0],
-            np.concatenate([solver.u for solver in solvers], axis=1),
-            np.concatenate([solver.b for solver in solvers], axis=1),
-        )
-
-
-class _Solver:
-    """Some problems over the same coordinates, solved together; keeps its solution for the next strength."""
-
-    def __init__(
-        self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array
-    ) -> None:
-        self._z = coordinates
-        self._variances = variances
-        self._targets = targets
-        self._shares = (problems / problems.sum(axis=1, keepdims=True)).astype(np.float32)  # (B, N)
-        counts = np.zeros((class_count, len(problems)))
-        for k in range(class_count):
-            counts[k] = problems[:, targets == k].sum(axis=1)
-        # Start at the weighted class frequencies: the best without features. A class absent from a fold
-        # counts as half an image.
-        prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
-        self.b = prior - prior.mean(axis=0)  # (K, B)
-        self.u = np.zeros((class_count, len(problems), len(coordinates)))  # (K, B, R)
-        self._before: tuple[Array, Array] | None = None  # the solution for the strength before
-
-    def solve(self, strength: float) -> float:
-        """Move `u` and `b` to the optimum for this strength; the first problem's objective there."""
-        p = self._go_on(strength)
-        curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
-        scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
-        scale_b = 1 / np.sqrt(curvature)
-        n_u = self.u.size
-
-        def objective(v: Array) -> tuple[float, Array]:
-            u, b = v[:n_u].reshape(self.u.shape) * scale_u, v[n_u:].reshape(self.b.shape) * scale_b
-            p, losses = self._probabilities(u, b)
-            images = np.arange(p.shape[2])
-            p[self._targets, :, images] -= 1  # now the gradient by the logits, but for the shares
-            p *= self._shares
-            gradient_u = (p.reshape(-1, p.shape[2]) @ self._z.T).reshape(u.shape) + strength * u
-            gradient_b = p.sum(axis=2, dtype=np.float64)
-            return self._value(losses, u, strength), np.concatenate(
-                [(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()]
-            )
-
-        start = np.concatenate([(self.u / scale_u).ravel(), (self.b / scale_b).ravel()])
-        found = minimise(objective, start, tolerance=TOLERANCE)
-        self.u = found.point[:n_u].reshape(self.u.shape) * scale_u
-        self.b = found.point[n_u:].reshape(self.b.shape) * scale_b
-        _, losses = self._probabilities(self.u, self.b)
-        return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
-
-    def _go_on(self, strength: float) -> Array:
-        """Move to where the last two solutions point, if that is better already; p there."""
-        here = (self.u, self.b)
-        p, losses = self._probabilities(*here)
-        if self._before is not None:
-            there = (2 * self.u - self._before[0], 2 * self.b - self._before[1])
-            p_there, losses_there = self._probabilities(*there)
-            if self._value(losses_there, there[0], strength) < self._value(losses, here[0], strength):
-                (self.u, self.b), p = there, p_there
-        self._before = here
-        return p
-
-    @staticmethod
-    def _value(losses: Array, u: Array, strength: float) -> float:
-        return float(losses.sum()) + strength / 2 * float(np.vdot(u, u))
-
-    def _probabilities(self, u: Array, b: Array) -> tuple[Array, Array]:
-        """p (K, B, N), and each problem's mean loss (B,)."""
-        flat = u.reshape(u.shape[0] * u.shape[1], u.shape[2]).astype(np.float32)  # R is 0 without features
-        p = (flat @ self._z).reshape(*u.shape[:2], -1)
-        p += b[:, :, None].astype(np.float32)
-        p -= p.max(axis=0)
-        own = p[self._targets, :, np.arange(p.shape[2])]  # (N, B)
-        np.exp(p, out=p)
-        total = p.sum(axis=0)
-        p /= total
-        return p, np.einsum("bn,bn->b", np.log(total) - own.T, self._shares, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Basis:
-    """Features in their principal directions V (D, R).
-
-    `coordinates` (R, N) are the images' features along V; `variances` (R,) theirs; `vectors` @ `mixture` is V. With
-    fewer images than features V = Aᵀ U s^-½ comes from the images, A = U s^½ Vᵀ; it is never formed: the
-    coordinates are s^½ Uᵀ, each image's scaled back by its weight, and weights are lifted by two thin products.
-    """
-
-    coordinates: Array
-    variances: Array
-    vectors: Array
-    mixture: Array | None
-
-    @classmethod
-    def of(cls, z: Array, weights: Array) -> _Basis:
-        root = np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
-        weighted = z * root
-        tall = z.shape[0] >= z.shape[1]
-        gram = weighted.T @ weighted if tall else weighted @ weighted.T
-        variances, directions = np.linalg.eigh(gram)
-        kept = variances > variances[-1] * 1e-6  # the rest is rounding: float32's
-        variances, directions = variances[kept], np.ascontiguousarray(directions[:, kept])
-        if tall:
-            return cls(directions.T @ z.T, variances.astype(np.float64), directions, None)
-        deviations = np.sqrt(variances)
-        coordinates = np.ascontiguousarray((directions * deviations / root).T)
-        return cls(coordinates, variances.astype(np.float64), weighted.T, directions / deviations)
-
-    def lift(self, u: Array) -> Array:
-        """Weights along V, (K, R), as weights of the features, float32 (D, K)."""
-        thin = u.T.astype(np.float32)
-        return self.vectors @ (thin if self.mixture is None else self.mixture @ thin)
+def _lower(step: Step, than: Step, *, by: float = 0.0) -> bool:
+    return step.held_out_loss < (1 - by) * than.held_out_loss
 
 
 def _out_of_fold(coordinates: Array, u: Array, b: Array, folds: Array) -> Array:
@@ -292,7 +193,7 @@ def _score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]
     return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))
 
 
-def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
+def moments(x: Array, weights: Array) -> tuple[Array, Array]:
     """Each feature's weighted mean and standard deviation; where a feature is constant, infinity: no say."""
     shares = (weights / weights.sum()).astype(np.float32)
     mean = shares @ x
@@ -302,13 +203,13 @@ def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
     return mean, np.where(constant, np.float32(np.inf), deviation)
 
 
-def _standardise(x: Array, mean: Array, deviation: Array) -> Array:
+def standardise(x: Array, mean: Array, deviation: Array) -> Array:
     z = x - mean
     z /= deviation
     return z
 
 
-def _unstandardise(weight: Array, bias: Array, mean: Array, deviation: Array) -> Layer:
+def fold_affine(weight: Array, bias: Array, mean: Array, deviation: Array) -> Layer:
     """The same function of the features as they are: ((x − μ) / σ) W + b = x (W / σ) + (b − μ / σ · W)."""
     weight = weight.astype(np.float64) / deviation[:, None]
     return Layer(
