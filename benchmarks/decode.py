@@ -1,12 +1,13 @@
 """How fast `topwork.images.decode` is, against Pillow's full pipeline and simplejpeg; its shortcut's cost.
 
-    python benchmarks/decode.py [--repeats 9] [--json]
+    python benchmarks/decode.py [--repeats 9] [--json | --features]
 
 Photos: scikit-learn's two sample photos, brought to each size by bicubic interpolation, those of more than a
 megapixel with fine noise (sigma 3) so that they compress like a camera's; JPEG quality 90, 4:2:0, seed 0.
 The ways take turns within each repeat, and ratios are taken within a repeat, so that a busy machine slows all
 alike; the CPU time counts only what this process used. Pixels are compared with Pillow's full decode and
-resize: mean and largest difference, of 255.
+resize: mean and largest difference, of 255. With `--features`, features are too, and nothing is timed: the distance
+between the two decodes' vectors, relative to their length, beside that between two JPEG qualities (90 and 85).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TARGET_PX = 224
 SIZES = {(300, 300): 30, (500, 375): 20, (1024, 768): 8, (4000, 3000): 2}
 
 
-def make_photos(width: int, height: int) -> list[bytes]:
+def make_photos(width: int, height: int, quality: int = 90) -> list[bytes]:
     from sklearn.datasets import load_sample_image
 
     rng = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def make_photos(width: int, height: int) -> list[bytes]:
             noisy = np.asarray(image) + rng.normal(0, 3, (height, width, 3)).astype(np.float32)
             image = Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=90)
+        image.save(file, "JPEG", quality=quality)
         photos.append(file.getvalue())
     return photos
 
@@ -121,11 +122,39 @@ def measure(width: int, height: int, count: int, repeats: int) -> list[dict[str,
     return rows
 
 
+def compare_features(width: int, height: int) -> None:
+    """How far features move by decoding at reduced scale, and by another JPEG quality."""
+    from topwork.backbone import LAST, load_backbone
+    from topwork.engine import Engine
+
+    backbone = load_backbone("efficientnet-lite0")
+    infer = Engine(backbone)
+    stages = tuple(b.name for b in backbone.facts.blocks if b.name != LAST)
+    for name, chosen in (("last", (LAST,)), ("stages", stages)):
+        columns = backbone.facts.columns(chosen)
+        for photo, again in zip(
+            make_photos(width, height), make_photos(width, height, quality=85), strict=True
+        ):
+            full, reduced, other = (
+                infer(pixels)[columns]
+                for pixels in (by_pillow_full(photo), by_topwork(photo), by_pillow_full(again))
+            )
+            length = float(np.linalg.norm(full))
+            print(
+                f"{width}x{height}, features {name!r}: reduced scale {np.linalg.norm(reduced - full) / length:.4f}, "
+                f"JPEG quality 85 for 90 {np.linalg.norm(other - full) / length:.4f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time decoding JPEG photos to 224 x 224.")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--features", action="store_true", help="compare features; time nothing")
     options = parser.parse_args()
+    if options.features:
+        compare_features(4000, 3000)
+        return
     rows = [row for size, count in SIZES.items() for row in measure(*size, count, options.repeats)]
     if options.json:
         print(json.dumps({"target_px": TARGET_PX, "repeats": options.repeats, "rows": rows}, indent=1))

@@ -65,7 +65,9 @@ def test_an_optional_network_names_its_package(monkeypatch: pytest.MonkeyPatch) 
         (
             {"handle": "eficientnet-lite0"},
             "unknown backbone 'eficientnet-lite0'; did you mean 'efficientnet-lite0'? Known: "
-            "efficientnet-lite0, efficientnet-lite1, efficientnet-lite2",
+            "efficientnet-lite0; efficientnet-lite1; efficientnet-lite2; https://…; "
+            "kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]; keras:NAME; kerashub:PRESET; hf:OWNER/REPO[/FILE]; "
+            "a SavedModel folder; an .onnx, .tflite, .xml or .keras file",
         ),
         ({"size_px": 31}, "the input size must be 32 to 1024 px; got 31"),
         ({"size_px": 1025}, "the input size must be 32 to 1024 px; got 1025"),

@@ -21,7 +21,7 @@ from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
 from topwork.store import Store
 from topwork.watch import Silent
 
-WIDTHS = {"early": 40, LAST: 6}
+WIDTHS = {"last_rooted": 40, LAST: 6}
 WIDTH = sum(WIDTHS.values())
 
 
@@ -57,7 +57,8 @@ def made(tmp_path: Path) -> Iterator[object]:
         fit="stretch",
         views="one",
         precision="f32",
-        blocks=(Block("early", 0, 40), Block(LAST, 40, WIDTH)),
+        pixels="0..255",
+        blocks=(Block("last_rooted", 0, 40), Block(LAST, 40, WIDTH)),
         license="",
         source="",
         fingerprint="ab" * 8,
@@ -80,7 +81,7 @@ def made(tmp_path: Path) -> Iterator[object]:
 def signal(informative: str, count: int = 120) -> np.ndarray:
     """Features (N, 46) of which one block tells the two alternating classes apart, somewhat; the other is chance."""
     x = np.random.default_rng(0).standard_normal((count, WIDTH))
-    columns = slice(0, 40) if informative == "early" else slice(40, WIDTH)
+    columns = slice(0, 40) if informative == "last_rooted" else slice(40, WIDTH)
     x[1::2, columns] += 0.8
     return x
 
@@ -91,14 +92,14 @@ def fit(features: Features, splits: Splits, tmp_path: Path, /, **head: str) -> F
 
 
 def test_auto_takes_the_features_with_the_smaller_held_out_loss(made: object, tmp_path: Path) -> None:
-    for informative, wanted in (("early", "stages"), (LAST, "last")):
+    for informative, wanted in (("last_rooted", "stages"), (LAST, "last")):
         features, splits = made(signal(informative))
         fitted = fit(features, splits, tmp_path)
         losses = [candidate.held_out_loss for candidate in fitted.candidates]
         assert losses == sorted(losses)
         assert len(losses) == 2
         assert fitted.candidates[0].features == wanted
-        expected = ("early",) if wanted == "stages" else (LAST,)
+        expected = ("last_rooted",) if wanted == "stages" else (LAST,)
         assert fitted.blocks == expected
         assert fitted.held_out == "5-fold cross-validation"
         assert fitted.head.width == fitted.candidates[0].width == sum(WIDTHS[name] for name in expected)
@@ -117,7 +118,7 @@ def test_held_out_loss_is_that_of_images_not_learnt_from(made: object, tmp_path:
 @pytest.mark.parametrize("kind", ["linear", "mlp", "centroid"])
 def test_the_features_of_test_images_are_not_even_read(kind: str, made: object, tmp_path: Path) -> None:
     """A head is fitted though the test images have no features at all."""
-    features, splits = made(signal("early"))
+    features, splits = made(signal("last_rooted"))
     there = dataclasses.replace(
         features, keys=tuple(bytes(32) if i < 20 else key for i, key in enumerate(features.keys))
     )
@@ -127,14 +128,14 @@ def test_the_features_of_test_images_are_not_even_read(kind: str, made: object, 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "centroid"])
 def test_named_features_are_taken(kind: str, made: object, tmp_path: Path) -> None:
-    features, splits = made(signal("early"))
+    features, splits = made(signal("last_rooted"))
     assert fit(features, splits, tmp_path, kind=kind, features="last").blocks == (LAST,)
-    assert fit(features, splits, tmp_path, kind=kind, features="stages").blocks == ("early",)
+    assert fit(features, splits, tmp_path, kind=kind, features="stages").blocks == ("last_rooted",)
     assert len(fit(features, splits, tmp_path, features="last").candidates) == 1
 
 
 def test_validation_images_are_used_where_there_are_some(made: object, tmp_path: Path) -> None:
-    features, splits = made(signal("early"))
+    features, splits = made(signal("last_rooted"))
     held = Splits(splits.train.skip(20), splits.train.take(20), splits.test)
     fitted = fit(features, held, tmp_path)
     assert fitted.held_out == "the validation images"
@@ -144,7 +145,7 @@ def test_validation_images_are_used_where_there_are_some(made: object, tmp_path:
 
 
 def test_folds_are_never_more_than_the_images_allow(made: object, tmp_path: Path) -> None:
-    features, splits = made(signal("early"))
+    features, splits = made(signal("last_rooted"))
     few = Splits(splits.train.take(6), splits.validation, splits.test)
     assert fit(features, few, tmp_path).held_out == "3-fold cross-validation"
     with pytest.raises(InputError, match=r"expected at least 4 training images to choose settings by cross-"):

@@ -12,15 +12,15 @@ import numpy as np
 
 from topwork import graph as graphs
 from topwork.errors import InputError, one_of
-from topwork.hub import builtin
+from topwork.hub.module import Module, load_module
+from topwork.hub.resolve import Progress
 from topwork.images import DECODER
-from topwork.recipe import Fit, Precision, Views
+from topwork.recipe import Fit, PixelChoice, PixelRange, Precision, Views
 
 if TYPE_CHECKING:
     import openvino as ov
 
 LAST, LAST_ROOTED = "last", "last_rooted"
-SMALLEST_PX, LARGEST_PX = 32, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class BackboneFacts:
     fit: Fit
     views: Views
     precision: Precision
+    pixels: PixelRange
     blocks: tuple[Block, ...]
     license: str
     source: str
@@ -85,49 +86,60 @@ def load_backbone(
     fit: Fit = "stretch",
     views: Views = "one",
     precision: Precision = "auto",
+    pixels: PixelChoice = "auto",
+    progress: Progress | None = None,
 ) -> Backbone:
     """Make a network ready as a feature extractor.
 
     Args:
-        handle: the network's name.
+        handle: the network's name, address or path (see `topwork.hub.handle`).
         size_px: the side of its square input; None for the size it was trained at.
         fit: how a picture that is not square becomes so.
         views: which turned copies of each picture are averaged.
         precision: "auto" takes bf16 where the processor computes in it, else f32.
+        pixels: the values it wants; "auto" for what its source states or it shows, else its format's custom.
+        progress: told of the bytes fetched, and of how many there are.
 
     Raises:
-        InputError: an unknown name, or a size out of range.
-        MissingExtra: the package with the network's weights is not installed.
+        InputError: an unknown name, a size out of range, or a network that takes no picture.
+        TopworkError: it can't be fetched, or what came is damaged.
+        MissingExtra: a package that it needs is not installed.
 
     >>> load_backbone("efficientnet-lite0").facts.width
     11520
     """
-    if handle not in builtin.LITES:
-        raise InputError(one_of(handle, builtin.LITES, what="backbone"))
     if fit not in get_args(Fit):
         raise InputError(one_of(fit, get_args(Fit), what="fit"))
-    size_px = builtin.LITES[handle].size_px if size_px is None else size_px
-    if not SMALLEST_PX <= size_px <= LARGEST_PX:
-        raise InputError(f"the input size must be {SMALLEST_PX} to {LARGEST_PX} px; got {size_px}")
-    whole = builtin.build(handle, size_px=size_px)
-    # All stages: what each block saw, widened, before it was squeezed, and the last layer; rooted. Beside them the
-    # last layer as it was published. docs/benchmarks.md has what else was measured.
-    seen = [name for output in whole.outputs for name in output.names if name.startswith("block")]
-    graph = graphs.average_views(graphs.pool(whole, [LAST], rooted=[*seen, LAST]), views)
-    names = (*seen, LAST_ROOTED, LAST)
-    stops = np.cumsum([whole.output(name).shape[1] for name in (*seen, LAST, LAST)]).tolist()
-    starts = [0, *stops[:-1]]
-    blocks = tuple(Block(*block) for block in zip(names, starts, stops, strict=True))
     precision = resolve_precision(precision)
-    facts = BackboneFacts(
-        handle=handle,
-        size_px=size_px,
+    return backbone_of(
+        load_module(handle, size_px=size_px, range=pixels, progress=progress),
         fit=fit,
         views=views,
         precision=precision,
-        blocks=blocks,
-        license="Apache-2.0",
-        source=f"https://pypi.org/project/{builtin.LITES[handle].package}/",
+    )
+
+
+def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision) -> Backbone:
+    """Pool a module's stages and last layer into one feature vector.
+
+    First all stages: what each block saw after its spatial filter, and the last layer where it can't be negative;
+    rooted. Beside them the last layer as it was published. docs/benchmarks.md has what else was measured.
+    """
+    rooted = (*module.stages, *((LAST,) if module.rectified else ()))
+    graph = graphs.average_views(graphs.pool(module.graph, [LAST], rooted=rooted), views)
+    names = (*module.stages, *((LAST_ROOTED,) if module.rectified else ()), LAST)
+    stops = np.cumsum([module.graph.output(name).shape[1] for name in (*rooted, LAST)]).tolist()
+    starts = [0, *stops[:-1]]
+    facts = BackboneFacts(
+        handle=module.handle,
+        size_px=module.size_px,
+        fit=fit,
+        views=views,
+        precision=precision,
+        pixels=module.pixels.range,
+        blocks=tuple(Block(*block) for block in zip(names, starts, stops, strict=True)),
+        license=module.license,
+        source=module.source,
         fingerprint=_fingerprint(graph, fit, precision),
     )
     return Backbone(facts, graph)

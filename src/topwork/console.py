@@ -6,9 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from topwork.watch import Advance
-
-BAR_AFTER_S = 0.5  # a job that ends sooner needs no bar
+from topwork.watch import Advance, Fetching
 
 
 class Console:
@@ -22,6 +20,37 @@ class Console:
     def say(self, text: str) -> None:
         """A line, above the bar if one is open."""
         self._rich.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def download(self, title: str) -> Fetching:
+        """A bar with size, rate and time left; it opens with the first bytes and goes away with the last."""
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("·"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        progress = Progress(*columns, console=self._rich, disable=not sys.stderr.isatty())
+        task = progress.add_task(f"fetching {title}", total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            if not progress.live.is_started:
+                progress.start()
+            progress.update(task, completed=done, total=total)
+            if total is not None and done >= total:
+                progress.stop()
+
+        return tell
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:

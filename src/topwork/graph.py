@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -> ov.Model:
-    """Outputs averaged over their pixels, side by side: `features` (1, all channels).
+    """Outputs averaged over their pixels (vectors as they are), side by side: `features` (1, all channels).
 
     First those in `rooted`, at least 0 everywhere, by the fourth root of their averages; then `names`, as they are.
     Averages of rectified activations are crowded near 0 with a long tail; a root spreads them, and a linear head
@@ -34,7 +34,8 @@ def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -
     axes = op.constant(np.array([2, 3]))
 
     def averages(names: Sequence[str]) -> Any:
-        return op.concat([op.reduce_mean(_source(graph, name), axes, False) for name in names], 1)
+        sources = [_source(graph, name) for name in names]
+        return op.concat([s if len(s.shape) == 2 else op.reduce_mean(s, axes, False) for s in sources], 1)
 
     parts = [op.power(averages(rooted), op.constant(np.float32(0.25)))] if rooted else []
     parts += [averages(names)] if names else []

@@ -13,6 +13,8 @@ from topwork.errors import InputError, one_of
 Fit = Literal["stretch", "crop"]
 Views = Literal["one", "flip", "dihedral"]
 Precision = Literal["auto", "f32", "bf16"]
+PixelRange = Literal["0..1", "-1..1", "0..255", "imagenet", "caffe"]
+PixelChoice = Literal["auto", "0..1", "-1..1", "0..255", "imagenet", "caffe"]
 HeadKind = Literal["linear", "kernel", "mlp", "centroid"]
 FeatureChoice = Literal["auto", "last", "stages"]
 ClassWeight = Literal["none", "balanced"]
@@ -27,6 +29,7 @@ class BackboneRecipe:
     fit: Fit = "stretch"
     views: Views = "one"
     precision: Precision = "auto"
+    pixels: PixelChoice = "auto"  # the values that a module wants, where its file doesn't say
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Recipe:
             (self.backbone, "fit", Fit),
             (self.backbone, "views", Views),
             (self.backbone, "precision", Precision),
+            (self.backbone, "pixels", PixelChoice),
             (self.head, "kind", HeadKind),
             (self.head, "features", FeatureChoice),
             (self.head, "class_weight", ClassWeight),

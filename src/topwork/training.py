@@ -86,6 +86,8 @@ def train(
             fit=settings.fit,
             views=settings.views,
             precision=settings.precision,
+            pixels=settings.pixels,
+            progress=watch.download(settings.handle),
         )
         _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
         _make_folder(out)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 Advance = Callable[[int], None]  # told how many more items are done
+Fetching = Callable[[int, int | None], None]  # told how many bytes came so far, and how many there are
 
 
 class Watch(Protocol):
@@ -14,6 +15,9 @@ class Watch(Protocol):
 
     def say(self, text: str) -> None:
         """A line for the person who waits."""
+
+    def download(self, title: str) -> Fetching:
+        """A progress bar for a download, told of bytes so far, and in all if known; it opens at the first call."""
 
     def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """A progress bar over `total` items, open while the block runs."""
@@ -24,6 +28,10 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Nothing."""
+
+    def download(self, title: str) -> Fetching:
+        """No bar."""
+        return lambda done, total: None
 
     def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """No bar."""

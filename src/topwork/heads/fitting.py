@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.backbone import LAST
+from topwork.backbone import LAST, LAST_ROOTED
 from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features import Features
@@ -79,6 +79,8 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
     )
     choices = {"last": (LAST,), "stages": _stages(features)}
     wanted = list(choices) if recipe.head.features == "auto" else [recipe.head.features]
+    if choices["stages"] == choices["last"]:
+        wanted = ["last"]
     fits: dict[str, tuple[LinearFit, Candidate]] = {}
     for name in wanted:
         x = features.part(train).matrix(choices[name])
@@ -155,8 +157,9 @@ def _one_choice(features: Features, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _stages(features: Features) -> tuple[str, ...]:
-    """All blocks but the published last layer, which stands among them in another form."""
-    return tuple(b.name for b in features.facts.blocks if b.name != LAST)
+    """All blocks; but of the last layer only its rooted form, where it has one."""
+    names = tuple(b.name for b in features.facts.blocks)
+    return tuple(name for name in names if name != LAST) if LAST_ROOTED in names else names
 
 
 def _learnt(part: Any, recipe: Recipe) -> tuple[Array, Array]:
