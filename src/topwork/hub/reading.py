@@ -6,6 +6,7 @@ uint8 (1, S, S, 3) RGB; its constants are folded (batch norm into the convolutio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,7 +51,6 @@ def read_graph(path: Path) -> ov.Model:
     from openvino.frontend import FrontEndManager
 
     suffix = path.suffix.lower()
-    unreadable: tuple[type[Exception], ...] = (RuntimeError, TypeError, *_failures())
     if path.is_file() and suffix == ".keras":
         raise UnreadableError("a .keras file")
     try:
@@ -125,6 +125,7 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
     try:
         graph.reshape({graph.input(0): ov.PartialShape(shape)})
         outputs = [tuple(output.shape) for output in graph.outputs]
+        _check_shapes(graph)
     except RuntimeError as error:
         raise InputError(
             f"{name}: it can't take pictures of {size_px} px ({_first_line(error)}); leave --size out, or try a "
@@ -156,11 +157,25 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
     return dressed
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _check_shapes(graph: ov.Model) -> None:
+    """A layer that takes rows of 512 numbers can't take a map of 2,048. OpenVINO would see four pictures in it."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Reshape":
+            given, wanted = tuple(node.input_value(0).shape), tuple(node.output(0).shape)
+            if math.prod(given) != math.prod(wanted):
+                raise RuntimeError(f"a map of {given} has to fit into {wanted}")
+    for output in graph.outputs:
+        if len(output.shape) > 1 and output.shape[0] != 1:
+            raise RuntimeError(f"one picture would give {output.shape[0]} rows")
+
+
+def _failures() -> Any:
     """What its readers raise; they have no base of their own."""
     from openvino import frontend
 
     return (
+        RuntimeError,
+        TypeError,
         frontend.GeneralFailure,
         frontend.InitializationFailure,
         frontend.NotImplementedFailure,
