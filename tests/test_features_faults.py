@@ -156,7 +156,7 @@ def test_ctrl_c_leaves_a_good_store_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     code, out, err = finished(process)
     assert (code, out) == (130, "")
-    assert err == "topwork: stopped; what was computed is kept: the same command goes on from there\n"
+    assert err == "topwork: stopped; features and downloads are kept: the same command goes on from there\n"
     with open_store(backbone.facts) as store:
         kept = len(store)
         assert store.set_aside is None

@@ -177,8 +177,8 @@ def test_names_that_are_not_utf8_survive(tmp_path):
             "ROOT/one.jpg",
             "expected a folder, or a file that ends in one of .csv, .jsonl, .parquet, .tsv, .zip, .tar",
         ),
-        ("tfds:cats", "TensorFlow Datasets come in a later version; got 'tfds:cats'"),
-        ("hf:owner/cats", "Hugging Face datasets come in a later version; got 'hf:owner/cats'"),
+        ("tfds:", "expected tfds:NAME or tfds:NAME:SPLIT; got 'tfds:'"),
+        ("hf:owner/cats:", "expected hf:NAME or hf:NAME:SPLIT; got 'hf:owner/cats:'"),
         (
             "https://x.org/a.zip",
             "expected a path on this machine; got 'https://x.org/a.zip': download it first",

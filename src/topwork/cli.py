@@ -11,8 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from topwork import __version__
+from topwork.cli_modules import modules_app
 from topwork.errors import TopworkError
-from topwork.recipe import ClassWeight, FeatureChoice, Fit, HeadKind, Precision, Recipe, Views
+from topwork.recipe import (
+    ClassWeight,
+    ExportFormat,
+    FeatureChoice,
+    Fit,
+    HeadKind,
+    PixelChoice,
+    Precision,
+    Recipe,
+    Views,
+)
 
 app = typer.Typer(
     name="topwork",
@@ -26,6 +37,7 @@ cache_app = typer.Typer(
     help="What is kept between runs: features and unpacked archives.", no_args_is_help=True
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(modules_app, name="modules")
 
 
 Json = Annotated[
@@ -38,8 +50,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that ca
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing; use what is kept.")] = False,
 ) -> None:
     """Options for all commands."""
+    if offline:
+        from topwork.hub.resolve import go_offline
+
+        go_offline()
     if version:
         print(f"topwork {__version__}")
         raise typer.Exit
@@ -52,7 +69,8 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Where the run goes: a new folder.")],
     backbone: Annotated[
-        str | None, typer.Option(help="The network: efficientnet-lite0, -lite1 or -lite2.")
+        str | None,
+        typer.Option(help="The network: efficientnet-lite0, -lite1, -lite2, or any handle or path."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
     fit: Annotated[Fit | None, typer.Option(help="How a picture becomes square.")] = None,
@@ -60,6 +78,9 @@ def train(
         Views | None, typer.Option(help="Average each picture's features over turned copies.")
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="What the network computes in.")] = None,
+    pixels: Annotated[
+        PixelChoice | None, typer.Option(help="The values that a module wants, if it doesn't show.")
+    ] = None,
     head: Annotated[HeadKind | None, typer.Option(help="The classifier on top.")] = None,
     features: Annotated[FeatureChoice | None, typer.Option(help="Which features the head sees.")] = None,
     class_weight: Annotated[ClassWeight | None, typer.Option(help="Whether rare classes count more.")] = None,
@@ -85,7 +106,13 @@ def train(
     settings = dataclasses.replace(
         settings,
         backbone=_given(
-            settings.backbone, handle=backbone, size_px=size, fit=fit, views=views, precision=precision
+            settings.backbone,
+            handle=backbone,
+            size_px=size,
+            fit=fit,
+            views=views,
+            precision=precision,
+            pixels=pixels,
         ),
         split=_given(settings.split, test=test, validation=validation, seed=seed, folds=folds),
         head=_given(settings.head, kind=head, features=features, class_weight=class_weight),
@@ -139,6 +166,18 @@ def predict(
     show = print_json if as_json else print_csv if csv else print_table
     if not show(classifier.predict(paths), top=top):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
+    out: Annotated[Path, typer.Option(help="Where it goes: a new folder.")],
+    format: Annotated[ExportFormat, typer.Option(help="tfhub: the backbone as a reusable SavedModel.")],
+) -> None:
+    """Write a run's network in another program's format."""
+    from topwork.exporting import export as run_export
+
+    print(f"{run_export(run, out, format=format)} holds the export")
 
 
 @cache_app.command("info")
@@ -196,7 +235,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except _Stopped:
         print(
-            "topwork: stopped; what was computed is kept: the same command goes on from there",
+            "topwork: stopped; features and downloads are kept: the same command goes on from there",
             file=sys.stderr,
         )
         sys.exit(130)

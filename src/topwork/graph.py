@@ -42,6 +42,17 @@ def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -
     return _with_output(ov.Model([op.concat(parts, 1)], graph.get_parameters()), "features")
 
 
+def last_layer(graph: ov.Model) -> ov.Model:
+    """Of what `pool` made, the last of the averages alone: `features` (1, D)."""
+    import openvino as ov
+
+    graph = graph.clone()
+    source = _source(graph, "features")
+    while source.get_node().get_type_name() == "Concat":
+        source = source.get_node().input_values()[-1]
+    return _with_output(ov.Model([source], graph.get_parameters()), "features")
+
+
 def average_views(graph: ov.Model, views: Views) -> ov.Model:
     """The same graph, its `features` the mean over turned copies of the image.
 

@@ -18,6 +18,7 @@ PixelChoice = Literal["auto", "0..1", "-1..1", "0..255", "imagenet", "caffe"]
 HeadKind = Literal["linear", "kernel", "mlp", "centroid"]
 FeatureChoice = Literal["auto", "last", "stages"]
 ClassWeight = Literal["none", "balanced"]
+ExportFormat = Literal["tfhub"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`load(source)`: one door for folders, manifests and archives; `load_images` for pictures without labels."""
+"""`load(source)`: one door for folders, manifests, archives, tfds: and hf:; `load_images` for pictures alone."""
 
 from __future__ import annotations
 
@@ -23,25 +23,29 @@ from topwork.data.layout import (
 from topwork.data.manifest import is_manifest, normal, read_manifest
 from topwork.errors import ImageError, InputError
 
-LATER = {"tfds:": "TensorFlow Datasets", "hf:": "Hugging Face datasets"}
-
 
 def load(source: str | os.PathLike[str]) -> Dataset:
     """Read the labels and places of a source's images, without opening one.
 
     A folder with one sub-folder a class, or with train / val / test folders of such; a manifest (CSV,
-    TSV, JSONL, Parquet: path,label[,split][,group][,weight]); a zip or tar of either, read in place.
+    TSV, JSONL, Parquet: path,label[,split][,group][,weight]); a zip or tar of either, read in place;
+    tfds:NAME[:SPLIT] (TensorFlow Datasets) and hf:NAME[:SPLIT] (Hugging Face datasets).
     A folder's order is by class and id, a manifest's is its own.
 
     Raises `InputError` where the source is none of these, or as `layout.by_folders`,
-    `manifest.read_manifest` and `archive.list_archive` do.
+    `manifest.read_manifest`, `archive.list_archive`, `tfds.load_tfds` and `huggingface.load_hf` do.
     """
     name = os.fspath(source)
     if not isinstance(name, str) or not name:
         raise InputError(f"expected the path of a folder, a manifest or an archive; got {name!r}")
-    for prefix, what in LATER.items():
-        if name.startswith(prefix):
-            raise InputError(f"{what} come in a later version; got {name!r}: save the images into folders")
+    if name.startswith("tfds:"):
+        from topwork.data.tfds import load_tfds
+
+        return load_tfds(name)
+    if name.startswith("hf:"):
+        from topwork.data.huggingface import load_hf
+
+        return load_hf(name)
     if "://" in name:
         raise InputError(f"expected a path on this machine; got {name!r}: download it first")
     path = Path(name).expanduser()

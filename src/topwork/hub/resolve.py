@@ -18,6 +18,11 @@ def is_offline() -> bool:
     return os.environ.get(OFFLINE, "").lower() in ("1", "true", "yes", "on")
 
 
+def go_offline() -> None:
+    """From now on this process fetches nothing."""
+    os.environ[OFFLINE] = "1"
+
+
 def resolve(handle: str | Handle, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
     """Where a module's files are, fetched if they are not there yet.
 

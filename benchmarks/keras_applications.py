@@ -1,0 +1,213 @@
+"""Which networks of `keras.applications` can be converted, how long it takes, and how well the features agree.
+
+    python benchmarks/keras_applications.py [--only NAME,NAME] [--out docs/keras-applications.md] [--rows ROWS.jsonl]
+
+One network at a time, in a process of its own, with random weights (no download), at the size it was published for.
+Random weights with Keras' defaults would test little: batch norms that do nothing, features of 1e-9. So biases, gains
+and layer scales are drawn anew, and each batch norm gets the statistics of one noise image at its place, moved by a
+random amount. Keras' own features, `model.predict(preprocess_input(255 x))`, on another image are the reference.
+With --rows, a broken-off run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.errors import TopworkError
+from topwork.hub.applications import APPLICATIONS
+from topwork.hub.convert import convert_application
+
+SEED = 0
+ALLOWED = 1e-3
+FAMILIES = {  # where each network's own `preprocess_input` is
+    "ConvNeXt": "convnext",
+    "DenseNet": "densenet",
+    "EfficientNetV2": "efficientnet_v2",
+    "EfficientNetB": "efficientnet",
+    "InceptionResNetV2": "inception_resnet_v2",
+    "InceptionV3": "inception_v3",
+    "MobileNetV2": "mobilenet_v2",
+    "MobileNetV3": "mobilenet_v3",
+    "MobileNet": "mobilenet",
+    "NASNet": "nasnet",
+    "VGG16": "vgg16",
+    "VGG19": "vgg19",
+    "Xception": "xception",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(APPLICATIONS))
+    parser.add_argument("--out", type=Path, default=Path("docs/keras-applications.md"))
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child)))
+        return
+    kept = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
+    rows = {row["name"]: row for row in map(json.loads, kept)}
+    for name in options.only.split(","):
+        if name not in rows:
+            rows[name] = in_a_process(name)
+            if options.rows:
+                with options.rows.open("a") as file:
+                    file.write(json.dumps(rows[name]) + "\n")
+        print(line(rows[name]), flush=True)
+    options.out.write_text(page([rows[name] for name in options.only.split(",")]), encoding="utf-8")
+
+
+def in_a_process(name: str) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "--child", name]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"the process ended with {done.returncode}"]
+        return {"name": name, "why": why[0]}
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def measure(name: str) -> dict[str, Any]:
+    import keras
+    import openvino as ov
+
+    size_px = APPLICATIONS[name].size_px
+    family = (
+        next(module for start, module in FAMILIES.items() if name.startswith(start))
+        if not name.startswith("ResNet")
+        else ("resnet_v2" if name.endswith("V2") else "resnet")
+    )
+    preprocess = importlib.import_module(f"keras.applications.{family}").preprocess_input
+    random = np.random.default_rng(SEED)
+    keras.utils.set_random_seed(SEED)
+    model = getattr(keras.applications, name)(
+        include_top=False, pooling="avg", weights=None, input_shape=(size_px, size_px, 3)
+    )
+    seen, image = random.random((2, 1, size_px, size_px, 3), np.float32)
+    stir(model, preprocess(255 * seen), random)
+    wanted = model.predict(preprocess(255 * image), verbose=0)
+    row = {"name": name, "size_px": size_px, "parameters": model.count_params()}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "network.weights.h5")
+        model.save_weights(weights)
+        del model
+        keras.backend.clear_session()
+        began = time.perf_counter()
+        try:
+            made = convert_application(name, folder, weights=weights)
+        except TopworkError as error:
+            return {**row, "why": str(error)}
+        seconds = time.perf_counter() - began
+        network = ov.Core().compile_model(made.graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = network(image)[0]
+    return {
+        **row,
+        "width": made.width,
+        "seconds": seconds,
+        "relative": float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted)),
+        "most": float(np.abs(found - wanted).max()),
+        "largest": float(np.abs(wanted).max()),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def stir(model: Any, image: Any, random: np.random.Generator) -> None:
+    """Move every vector of weights off its default, so that leaving one out, or folding it wrongly, shows."""
+    from keras import layers
+
+    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 1 or 1 in (weight.shape[0], np.prod(weight.shape)):
+            shape, bias = tuple(weight.shape), weight.name in ("bias", "beta")
+            drawn = random.normal(0, 0.2, shape) if bias else random.uniform(0.5, 1.5, shape)
+            weight.assign(drawn.astype(np.float32))
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+        if isinstance(layer, layers.Normalization) and layer.input_mean is None:  # EfficientNet's, of pixels
+            layer.adapt_mean.assign(random.uniform(0.4, 0.6, layer.adapt_mean.shape).astype(np.float32))
+            layer.adapt_variance.assign(random.uniform(0.04, 0.09, layer.adapt_mean.shape).astype(np.float32))
+            layer.finalize_state()
+    if norms:
+        before = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        model(image, training=True)  # the statistics of this image become the layers' own
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            mean, variance = (np.asarray(v) for v in (norm.moving_mean, norm.moving_variance))
+            moved = mean + 0.1 * np.sqrt(variance) * random.normal(size=mean.shape)
+            norm.moving_mean.assign(moved.astype(np.float32))
+            norm.moving_variance.assign((variance * random.uniform(0.8, 1.25, mean.shape)).astype(np.float32))
+
+
+def line(row: dict[str, Any]) -> str:
+    if "seconds" not in row:
+        return (
+            f"| {row['name']} | {row.get('size_px', '')} | | | | | | | no: {row['why'].replace('|', ' ')} |"
+        )
+    ok = row["relative"] <= ALLOWED and row["most"] <= ALLOWED
+    why = "yes" if ok else f"no: {max(row['relative'], row['most']):.1e} is more than {ALLOWED:.0e}"
+    return (
+        f"| {row['name']} | {row['size_px']} | {row['width']} | {row['parameters'] / 1e6:.1f} | "
+        f"{row['seconds']:.0f} | {row['relative']:.1e} | {row['most']:.1e} | {row['largest']:.2g} | {why} |"
+    )
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    from importlib.metadata import version
+
+    good = sum(line(row).endswith("| yes |") for row in rows)
+    used = [f"{name} {version(name.lower().replace(' ', '-'))}" for name in ("Keras", "OpenVINO", "NumPy")]
+    tensorflow = next(filter(None, map(installed, ("tensorflow", "tensorflow-cpu"))), "?")
+    return "\n".join(
+        [
+            "# Keras Applications, converted",
+            "",
+            "`python benchmarks/keras_applications.py`",
+            "",
+            f"{good} of {len(rows)} networks of `keras.applications` convert and give Keras' own features within "
+            f"{ALLOWED:.0e}, both relative (L2) and in the largest difference of one number. Without classes, "
+            "averaged over the picture, float32, one image of noise, random weights (seed 0) with moved batch-norm "
+            "statistics; the reference is `model.predict(preprocess_input(255 x))`.",
+            "",
+            "Seconds: `convert_application`, from building the network to the checked graph on disk, once; importing "
+            "TensorFlow (5 to 10 s) not counted. Two cores of an AMD EPYC; other work was running on them, so a "
+            "quiet machine is faster.",
+            f"{', '.join(used)}, TensorFlow {tensorflow}.",
+            "",
+            "| network | px | width | parameters, M | seconds | relative | largest difference | largest feature "
+            "| agrees |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *map(line, rows),
+            "",
+        ]
+    )
+
+
+def installed(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
