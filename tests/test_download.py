@@ -206,16 +206,16 @@ def test_what_comes_damaged_is_told_and_not_kept(tmp_path, server, kind):
     assert nothing_kept(tmp_path)
 
 
+def zeros(first: int, piece: bytes) -> bytes:
+    return bytes(len(piece)) if first else piece
+
+
 def test_pieces_that_do_not_fit_are_fetched_in_one(tmp_path, server):
-    """The server says that it is the same file, and it is another."""
-    lies = Page(tar(OTHER), times=1, then=Page(ARCHIVE))
+    """The server says that it is the same file, of the same length, and it is another."""
+    lies = Page(ARCHIVE, mangle=zeros, times=1, then=Page(ARCHIVE))
     url = server.put("/m/1", ARCHIVE, break_after=100_000, times=1, then=lies)
     assert contents(fetch_module(url, root=tmp_path)) == FILES
     assert [headers.get("Range") for headers in server.asked("/m/1")] == [None, "bytes=100000-", None]
-
-
-def zeros(first: int, piece: bytes) -> bytes:
-    return bytes(len(piece)) if first else piece
 
 
 def test_pieces_that_never_fit_are_told(tmp_path, server):

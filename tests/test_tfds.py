@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 import topwork
@@ -19,8 +20,6 @@ from topwork.data.sources import load
 from topwork.data.tfds import load_tfds
 from topwork.errors import ImageError, InputError, TopworkError
 from topwork.recipe import Recipe
-
-tfds = pytest.importorskip("tensorflow_datasets")
 
 COUNTS = {"train": range(24), "validation": range(24, 33), "test": range(33, 45)}
 FORMATS = ("tfrecord", "array_record")

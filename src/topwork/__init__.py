@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from topwork.data.split import Splits, split
     from topwork.errors import ImageError, InputError, MissingExtra, TopworkError
     from topwork.evaluation import Evaluation, evaluate
+    from topwork.exporting import export, publish_module
     from topwork.features import Features, extract
-    from topwork.recipe import Recipe
+    from topwork.recipe import BackboneRecipe, HeadRecipe, Recipe, SplitRecipe
     from topwork.training import Run, train
 
 __version__ = "0.1.0"
@@ -45,9 +46,14 @@ _HOMES = {
     "TopworkError": "errors",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
+    "export": "exporting",
+    "publish_module": "exporting",
     "Features": "features",
     "extract": "features",
+    "BackboneRecipe": "recipe",
+    "HeadRecipe": "recipe",
     "Recipe": "recipe",
+    "SplitRecipe": "recipe",
     "Run": "training",
     "train": "training",
 }
@@ -68,9 +74,14 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "TopworkError",
     "Evaluation",
     "evaluate",
+    "export",
+    "publish_module",
     "Features",
     "extract",
+    "BackboneRecipe",
+    "HeadRecipe",
     "Recipe",
+    "SplitRecipe",
     "Run",
     "train",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from topwork import graph as graphs
 from topwork.errors import InputError, one_of
 from topwork.hub.module import Module, load_module
-from topwork.hub.resolve import Progress
+from topwork.hub.resolve import Progress, Say
 from topwork.images import DECODER
 from topwork.recipe import Fit, PixelChoice, PixelRange, Precision, Views
 
@@ -88,6 +88,7 @@ def load_backbone(
     precision: Precision = "auto",
     pixels: PixelChoice = "auto",
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Backbone:
     """Make a network ready as a feature extractor.
 
@@ -99,6 +100,7 @@ def load_backbone(
         precision: "auto" takes bf16 where the processor computes in it, else f32.
         pixels: the values it wants; "auto" for what its source states or it shows, else its format's custom.
         progress: told of the bytes fetched, and of how many there are.
+        say: told of what else happens while fetching.
 
     Raises:
         InputError: an unknown name, a size out of range, or a network that takes no picture.
@@ -112,7 +114,7 @@ def load_backbone(
         raise InputError(one_of(fit, get_args(Fit), what="fit"))
     precision = resolve_precision(precision)
     return backbone_of(
-        load_module(handle, size_px=size_px, range=pixels, progress=progress),
+        load_module(handle, size_px=size_px, range=pixels, progress=progress, say=say),
         fit=fit,
         views=views,
         precision=precision,

@@ -60,7 +60,8 @@ def modules_pull(handle: Handle) -> None:
     from topwork.console import Console
     from topwork.hub.collection import pull
 
-    path = pull(handle, progress=Console().download(handle))
+    console = Console()
+    path = pull(handle, progress=console.download(handle), say=console.say)
     print(f"{handle}: {path or 'converted and kept'}")
 
 

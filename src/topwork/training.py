@@ -88,6 +88,7 @@ def train(
             precision=settings.precision,
             pixels=settings.pixels,
             progress=watch.download(settings.handle),
+            say=watch.say,
         )
         _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
         _make_folder(out)

@@ -11,7 +11,7 @@ from topwork.errors import InputError
 from topwork.hub.catalog import Known
 from topwork.hub.handle import parse
 from topwork.hub.module import Module, load_module
-from topwork.hub.resolve import Progress, resolve
+from topwork.hub.resolve import Progress, Say, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def kept_modules() -> tuple[Kept, ...]:
     return tuple(sorted(found, key=lambda kept: kept.handle))
 
 
-def pull(handle: str, *, progress: Progress | None = None) -> Path | None:
+def pull(handle: str, *, progress: Progress | None = None, say: Say | None = None) -> Path | None:
     """Fetch a module (or convert it) now, so that it is there when offline; where it lies, if it has files.
 
     Raises:
@@ -53,7 +53,7 @@ def pull(handle: str, *, progress: Progress | None = None) -> Path | None:
     if parsed.kind in ("keras", "kerashub"):
         load_module(handle, progress=progress)
         return None
-    return resolve(parsed, progress=progress)
+    return resolve(parsed, progress=progress, say=say)
 
 
 def remove(handle: str) -> int:

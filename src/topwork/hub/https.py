@@ -266,8 +266,7 @@ def _open_part(path: Path, begin: int, version: _Version) -> IO[bytes]:
             path.touch()
             _note(path).write_text(json.dumps(asdict(version)), encoding="utf-8")
         out = path.open("r+b", buffering=0)  # each piece is in the file at once, for who goes on after a kill
-        out.seek(begin)
-        out.truncate()
+        out.seek(begin)  # its end, or one byte before
     except OSError as error:
         raise storage_error(error, path) from error
     return out

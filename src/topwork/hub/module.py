@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -14,7 +16,7 @@ from topwork.hub.converted import Converted, converted
 from topwork.hub.handle import SUFFIXES, Handle, parse
 from topwork.hub.pixels import Pixels, find_range, pixels
 from topwork.hub.reading import ImageInput, UnreadableError, dress, find_image_input, read_graph
-from topwork.hub.resolve import Progress, resolve
+from topwork.hub.resolve import Progress, Say, resolve
 from topwork.recipe import PixelChoice, PixelRange
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def load_module(
     range: PixelChoice = "auto",
     offline: bool | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Module:
     """Make a published network ready.
 
@@ -68,6 +71,7 @@ def load_module(
         range: the values it wants; "auto" for what its source states or it shows, else its format's custom.
         offline: fetch nothing; None for what TOPWORK_OFFLINE says.
         progress: told of the bytes fetched.
+        say: told of what else happens while fetching.
 
     Raises:
         InputError: an unknown handle, a size or range that is out of place, a network that takes no picture.
@@ -81,7 +85,8 @@ def load_module(
         raise InputError(f"the input size must be {SMALLEST_PX} to {LARGEST_PX} px; got {size_px}")
     if parsed.kind == "builtin":
         return _built_in(parsed, size_px, range)
-    return _published(parsed, size_px, range, offline, progress)
+    fetch = partial(resolve, parsed, offline=offline, progress=progress, say=say)
+    return _published(parsed, size_px, range, fetch)
 
 
 def _built_in(handle: Handle, size_px: int | None, range: PixelChoice) -> Module:
@@ -104,14 +109,12 @@ def _built_in(handle: Handle, size_px: int | None, range: PixelChoice) -> Module
     )
 
 
-def _published(
-    handle: Handle, size_px: int | None, range: PixelChoice, offline: bool | None, progress: Progress | None
-) -> Module:
+def _published(handle: Handle, size_px: int | None, range: PixelChoice, fetch: Callable[[], Path]) -> Module:
     name = str(handle)
     known = look_up(name) if handle.kind == "url" else None
     if known is not None and known.size_fixed and size_px not in (None, known.size_px):
         raise InputError(f"{name}: it takes pictures of {known.size_px} px only; leave --size out")
-    graph, suffix, stated, notes = _read(handle, size_px, offline, progress)
+    graph, suffix, stated, notes = _read(handle, size_px, fetch)
     entry = find_image_input(graph, name=name)
     size = size_px or entry.size_px or (known.size_px if known else None)
     if size is None:
@@ -139,13 +142,13 @@ def _published(
 
 
 def _read(
-    handle: Handle, size_px: int | None, offline: bool | None, progress: Progress | None
+    handle: Handle, size_px: int | None, fetch: Callable[[], Path]
 ) -> tuple[ov.Model, str, PixelRange | None, tuple[str, ...]]:
     """The graph; its format's suffix, "" for a SavedModel; the range that its source states; notes."""
     if handle.kind in ("keras", "kerashub"):
         made = _converted(handle, size_px)
         return read_graph(made.graph), ".xml", "0..1", made.notes
-    path = _locate(resolve(handle, offline=offline, progress=progress), str(handle))
+    path = _locate(fetch(), str(handle))
     suffix = "" if path.is_dir() else path.suffix.lower()
     stated: PixelRange | None = "0..1" if handle.kind in ("url", "kaggle") and not suffix else None
     try:

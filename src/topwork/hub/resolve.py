@@ -10,6 +10,7 @@ from topwork.errors import InputError
 from topwork.hub.handle import Handle, parse
 
 Progress = Callable[[int, int | None], None]  # bytes so far, and in all if known
+Say = Callable[[str], None]
 OFFLINE = "TOPWORK_OFFLINE"
 
 
@@ -23,13 +24,20 @@ def go_offline() -> None:
     os.environ[OFFLINE] = "1"
 
 
-def resolve(handle: str | Handle, *, offline: bool | None = None, progress: Progress | None = None) -> Path:
+def resolve(
+    handle: str | Handle,
+    *,
+    offline: bool | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Path:
     """Where a module's files are, fetched if they are not there yet.
 
     Args:
         handle: an address, a `kaggle:` or `hf:` handle, or a path.
         offline: take what is kept, or fail; None for what TOPWORK_OFFLINE says.
         progress: told of the bytes fetched.
+        say: told, in a line, of what else happens: a wait for another process, a damaged file fetched again.
 
     Raises:
         InputError: an unknown handle; one that has no files (built in, Keras); offline and not kept.
@@ -43,7 +51,7 @@ def resolve(handle: str | Handle, *, offline: bool | None = None, progress: Prog
     if handle.kind == "url":
         from topwork.hub.download import fetch_module
 
-        return fetch_module(handle.name, offline=offline, progress=progress)
+        return fetch_module(handle.name, offline=offline, progress=progress, say=say)
     if handle.kind == "kaggle":
         from topwork.hub.kaggle import fetch_kaggle
 
