@@ -14,13 +14,19 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(VENV)/demo-ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
 $(TFHUB_VENV)/ready: tests/requirements-tfhub.txt
 	$(PYTHON) -m venv $(TFHUB_VENV)
 	$(TFHUB_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(TFHUB_VENV)/bin/python -m pip install --quiet --requirement tests/requirements-tfhub.txt
 	touch $@
 
-demo: $(VENV)/ready   ## train on 2,624 solar cells and print the score beside the published ones
+demo: $(VENV)/demo-ready   ## train on 2,624 solar cells and print the score beside the published ones
 	$(BIN)/topwork demo --out runs/demo --overwrite
 
 test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests

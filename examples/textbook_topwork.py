@@ -16,4 +16,8 @@ train, held = images.take(half).with_split("train"), images.skip(half)
 parts = train.concatenate(held.take(quarter).with_split("validation")).concatenate(
     held.skip(quarter).with_split("test")
 )
-print(topwork.train(parts, out, recipe=topwork.Recipe(topwork.BackboneRecipe(module))).test)
+test = topwork.train(parts, out, recipe=topwork.Recipe(topwork.BackboneRecipe(module))).test
+low, high = test.interval
+print(
+    f"test loss {test.log_loss:.4f} accuracy {test.accuracy:.4f} on {test.n} images (95 %: {low:.4f} to {high:.4f})"
+)
