@@ -39,6 +39,7 @@ class Listener:
 
         self.lines: list[str] = []
         self.bar = Silent().bar
+        self.download = Silent().download
 
     def say(self, text: str) -> None:
         self.lines.append(text)

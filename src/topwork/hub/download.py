@@ -145,10 +145,10 @@ def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str],
         if say and _differs(entry, info):
             say(f"{url}: the files are others than those that were fetched there before")
         discard(old)
+        discard(part)  # before the entry is there: then nobody looks for what a kill left over
         if os.path.lexists(entry):
             entry.rename(old)
         new.rename(entry)
-        discard(part)
     except OSError as error:
         raise storage_error(error, entry) from error
     finally:
