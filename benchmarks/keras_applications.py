@@ -164,10 +164,6 @@ def stir(model: Any, image: Any, random: np.random.Generator) -> None:
         model(image, training=True)  # the statistics of this image become the layers' own
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
-            mean, variance = (np.asarray(v) for v in (norm.moving_mean, norm.moving_variance))
-            moved = mean + 0.1 * np.sqrt(variance) * random.normal(size=mean.shape)
-            norm.moving_mean.assign(moved.astype(np.float32))
-            norm.moving_variance.assign((variance * random.uniform(0.8, 1.25, mean.shape)).astype(np.float32))
 
 
 def line(row: dict[str, Any]) -> str:
