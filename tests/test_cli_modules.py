@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from openvino import opset13 as op
 
 from photos import Topwork
+from topwork.console import Console
 
 
 @pytest.fixture
@@ -87,3 +89,27 @@ def test_training_on_it(call: Topwork, net: Path, shapes: Path, tmp_path: Path) 
     code, out, _ = call("predict", tmp_path / "run", shapes / "circle", "--json")
     assert code == 0
     assert len(json.loads(out)) == 20
+
+
+def test_a_download_of_unknown_length_makes_room_for_the_next_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    console = Console()
+    tell = console.download("a-module")
+    tell(1000, None)
+    tell(2_000_000, None)
+    with console.bar("features", 3) as advance:  # a second live bar beside the first would be an error
+        advance(3)
+    tell = console.download("another")
+    tell(500_000, 1_000_000)
+    tell(1_000_000, 1_000_000)
+    shown = terminal.getvalue()
+    assert "fetching a-module" in shown
+    assert "2.0" in shown
+    assert "1.0/1.0 MB" in shown
+    assert "3/3" in shown

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from topwork.watch import Advance, Fetching
@@ -16,13 +17,17 @@ class Console:
         from rich.console import Console as RichConsole
 
         self._rich = RichConsole(stderr=True)
+        self._end_fetching: Callable[[], None] = lambda: None
 
     def say(self, text: str) -> None:
         """A line, above the bar if one is open."""
         self._rich.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def download(self, title: str) -> Fetching:
-        """A bar with size, rate and time left; it opens with the first bytes and goes away with the last."""
+        """A bar with size, rate and time left; it opens with the first bytes and ends with the last.
+
+        Where nobody knows which those are, it ends when the next bar opens.
+        """
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -45,6 +50,8 @@ class Console:
 
         def tell(done: int, total: int | None) -> None:
             if not progress.live.is_started:
+                self._end_fetching = progress.stop
+                atexit.register(progress.stop)  # broken off, it gives the cursor back
                 progress.start()
             progress.update(task, completed=done, total=total)
             if total is not None and done >= total:
@@ -69,6 +76,7 @@ class Console:
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:,.0f} img/s" if speed else "… img/s")
 
+        self._end_fetching()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
