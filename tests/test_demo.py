@@ -20,7 +20,8 @@ from topwork.demo import (
 )
 from topwork.errors import InputError, MissingExtra
 from topwork.recipe import Recipe
-from topwork.training import SPLITS, train
+from topwork.runfolder import SPLITS
+from topwork.training import train
 from topwork.watch import Silent
 
 elpv = pytest.importorskip("elpv_dataset")

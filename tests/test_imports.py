@@ -16,22 +16,27 @@ HEAVY = {"openvino", "scipy", "sklearn", "pyarrow", "tensorboardX", "PIL", "simp
 
 # A file imports only from above it; those on one line don't import each other.
 ORDER = """
-errors heads.lbfgs hub.applications hub.catalog tensorboard watch
+errors geometry heads.lbfgs hub.applications hub.catalog learning_curve tensorboard watch
 console data.dataset database heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights
-imagefile recipe significance tfhub.frameworks
+imagefile recipe significance tfhub.frameworks tuning.checkpoint
 cache data.layout data.split data.tfrecord graph heads.centroid heads.headfile heads.linear heads.mlp
 hub.builtin hub.https hub.pixels hub.unpack images metrics tfhub.shapes tfhub.traces tfhub.weights
-data.folder data.hosted data.manifest data.unpack evaluation finetune.plan heads.kernel hub.converted
-hub.handle hub.modules hub.plain hub.reading store
-data.archive data.huggingface data.tfds finetune.values hub.download hub.foreign hub.tracing scorecard
-data.sources finetune.elementwise finetune.spatial hub.convert hub.huggingface hub.kaggle
-finetune.axes hub.resolve
-finetune.operators hub.module tfhub.loading
-backbone finetune.trainable hub.collection tfhub.choosing
-engine publish tfhub.layer
-features
-classifier heads.fitting
-exporting training
+tuning.augment tuning.verdict
+data.folder data.hosted data.manifest data.unpack evaluation heads.kernel hub.converted hub.handle
+hub.modules hub.plain hub.reading store tuning.plan
+data.archive data.huggingface data.tfds hub.download hub.foreign hub.tracing scorecard tuning.values
+data.sources hub.convert hub.huggingface hub.kaggle tuning.elementwise tuning.spatial
+hub.resolve tuning.axes
+hub.module tfhub.loading tuning.operators
+backbone hub.collection tfhub.choosing tuning.trainable
+engine publish tfhub.layer tuning.cuts
+features tuning.activations tuning.choice tuning.learner
+classifier evidence heads.fitting tuning.sources
+exporting forecasting runfolder tuning.loop
+advice tuning.start
+printing_advice tuning.tune
+finetuning
+training
 printing
 cli_modules demo
 cli
@@ -82,7 +87,7 @@ def test_a_file_imports_only_from_above_it(name: str) -> None:
         assert RANK[other] < RANK[name], f"{name} imports {other}, which stands below it or beside it"
 
 
-@pytest.mark.parametrize("package", ["data", "heads", "hub", "finetune"])
+@pytest.mark.parametrize("package", ["data", "heads", "hub", "tuning"])
 def test_a_packages_own_file_imports_nothing(package: str) -> None:
     assert imported(TREES[package]) <= {"__future__"}
 
@@ -125,7 +130,7 @@ def test_the_command_line_holds_no_logic(name: str) -> None:
             assert lines <= 25, f"{node.name} has {lines} lines"
 
 
-LEARN_OR_CONVERT = ("finetune.", "tfhub", "publish", "hub.convert", "hub.tracing", "data.tfds")
+LEARN_OR_CONVERT = ("tuning.", "tfhub", "publish", "hub.convert", "hub.tracing", "data.tfds")
 
 
 def test_no_other_file_imports_a_framework() -> None:

@@ -15,9 +15,9 @@ from openvino import opset13 as op
 from openvino import opset14
 
 from topwork.errors import InputError, TopworkError
-from topwork.finetune.trainable import GraphLayer, patch
 from topwork.graph import average_views, pool
 from topwork.hub.builtin import build
+from topwork.tuning.trainable import GraphLayer, patch
 
 Array = np.ndarray[Any, Any]
 Body = Callable[[Any], Any]
@@ -581,8 +581,8 @@ def test_without_keras() -> None:
     code = (
         "import sys; sys.modules['keras'] = None\n"
         "from topwork.errors import MissingExtra\n"
-        "try: import topwork.finetune.trainable\n"
+        "try: import topwork.tuning.trainable\n"
         "except MissingExtra as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == 'training a network needs an optional part: pip install "topwork[tfhub]"\n'
+    assert done.stdout == 'tuning a network needs an optional part: pip install "topwork[finetune]"\n'

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from topwork.evaluation import Evaluation, evaluate
     from topwork.exporting import export, publish_module
     from topwork.features import Features, extract
-    from topwork.recipe import BackboneRecipe, HeadRecipe, Recipe, SplitRecipe
+    from topwork.finetuning import Finetuned
+    from topwork.recipe import (
+        AugmentRecipe,
+        BackboneRecipe,
+        FinetuneRecipe,
+        HeadRecipe,
+        Recipe,
+        SplitRecipe,
+    )
     from topwork.training import Run, train
 
 __version__ = "0.1.0"
@@ -50,7 +58,11 @@ _HOMES = {
     "publish_module": "exporting",
     "Features": "features",
     "extract": "features",
+    "Finetuned": "finetuning",
+    "finetune": "finetuning",
+    "AugmentRecipe": "recipe",
     "BackboneRecipe": "recipe",
+    "FinetuneRecipe": "recipe",
     "HeadRecipe": "recipe",
     "Recipe": "recipe",
     "SplitRecipe": "recipe",
@@ -78,7 +90,11 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "publish_module",
     "Features",
     "extract",
+    "Finetuned",
+    "finetune",
+    "AugmentRecipe",
     "BackboneRecipe",
+    "FinetuneRecipe",
     "HeadRecipe",
     "Recipe",
     "SplitRecipe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -145,6 +146,14 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
         fingerprint=_fingerprint(graph, fit, precision),
     )
     return Backbone(facts, graph)
+
+
+def retuned(backbone: Backbone, graph: ov.Model) -> Backbone:
+    """The same backbone with other weights: `graph` in place of its own, known by its own fingerprint."""
+    facts = backbone.facts
+    return Backbone(
+        dataclasses.replace(facts, fingerprint=_fingerprint(graph, facts.fit, facts.precision)), graph
+    )
 
 
 def resolve_precision(precision: Precision) -> Precision:

@@ -12,12 +12,14 @@ import typer
 
 from topwork import __version__
 from topwork.cli_modules import modules_app
-from topwork.errors import TopworkError
+from topwork.errors import Stopped, TopworkError
 from topwork.recipe import (
     ClassWeight,
     ExportFormat,
     FeatureChoice,
+    FinetuneMode,
     Fit,
+    Flips,
     HeadKind,
     PixelChoice,
     Precision,
@@ -84,6 +86,11 @@ def train(
     head: Annotated[HeadKind | None, typer.Option(help="The classifier on top.")] = None,
     features: Annotated[FeatureChoice | None, typer.Option(help="Which features the head sees.")] = None,
     class_weight: Annotated[ClassWeight | None, typer.Option(help="Whether rare classes count more.")] = None,
+    finetune: Annotated[
+        FinetuneMode | None,
+        typer.Option(help="Tune the network too: its tail, in full, or as is advised (auto)."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="What tuning may take, at most.")] = None,
     test: Annotated[float | None, typer.Option(help="Share of images kept for the test.")] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share kept to choose settings by; 0 for cross-validation.")
@@ -116,10 +123,65 @@ def train(
         ),
         split=_given(settings.split, test=test, validation=validation, seed=seed, folds=folds),
         head=_given(settings.head, kind=head, features=features, class_weight=class_weight),
+        finetune=_given(settings.finetune, mode=finetune, minutes=minutes),
         strict=strict or settings.strict,
     )
     run = run_training(data, out, recipe=settings, overwrite=overwrite, watch=Console())
     print(run_json(run) if as_json else run_text(run))
+
+
+@app.command()
+def advise(
+    data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
+    backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
+    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether tuning the network would pay for these photos, by how much, and in what time."""
+    from topwork.advice import advise as run_advice
+    from topwork.console import Console
+    from topwork.printing_advice import advice_json, advice_text
+
+    settings = Recipe.load(recipe) if recipe else Recipe()
+    settings = dataclasses.replace(
+        settings, backbone=_given(settings.backbone, handle=backbone, size_px=size)
+    )
+    advice = run_advice(data, recipe=settings, watch=Console())
+    print(advice_json(advice) if as_json else advice_text(advice))
+
+
+@app.command()
+def finetune(
+    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
+    data: Annotated[str | None, typer.Argument(help="Its photos, if they are elsewhere now.")] = None,
+    mode: Annotated[FinetuneMode | None, typer.Option(help="Which part learns: tail or full.")] = None,
+    cut: Annotated[str | None, typer.Option(help="The block after which the tail begins.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="What it may take, at most.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often each photo is learnt from.")] = None,
+    views: Annotated[int | None, typer.Option(help="Changed copies of each photo for the tail.")] = None,
+    rate: Annotated[float | None, typer.Option(help="The highest rate of learning.")] = None,
+    flips: Annotated[Flips | None, typer.Option(help="How photos are mirrored.")] = None,
+    turns: Annotated[bool | None, typer.Option(help="Whether photos are turned, too.")] = None,
+    crop: Annotated[float | None, typer.Option(help="The least share that a crop keeps; 1: none.")] = None,
+    colour: Annotated[float | None, typer.Option(help="How much colours change; 0: not at all.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was broken off.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tune the network of a run; keep what comes of it where it is better."""
+    from topwork.console import Console
+    from topwork.finetuning import finetune as run_tuning
+    from topwork.printing import finetuned_json, finetuned_text
+    from topwork.runfolder import RECIPE
+
+    given = Recipe.load(run / RECIPE).finetune
+    given = _given(given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate)
+    given = dataclasses.replace(
+        given, augment=_given(given.augment, flips=flips, turns=turns, crop=crop, colour=colour)
+    )
+    Recipe(finetune=given)  # says what is wrong with it
+    result = run_tuning(run, data, recipe=given, resume=resume, watch=Console())
+    print(finetuned_json(result) if as_json else finetuned_text(result))
 
 
 @app.command()
@@ -134,7 +196,7 @@ def evaluate(
     from topwork.console import Console
     from topwork.data.sources import load
     from topwork.printing import evaluation_json, evaluation_text
-    from topwork.training import trained_on
+    from topwork.runfolder import trained_on
 
     console = Console()
     scored = score_dataset(Classifier.load(run), load(data), strict=strict, watch=console)
@@ -214,12 +276,8 @@ def demo(
     print(run_demo(out, overwrite=overwrite, watch=Console()))
 
 
-class _Stopped(BaseException):
-    """The user pressed Ctrl-C. Not KeyboardInterrupt, which the parser would answer with a word of its own."""
-
-
 def _stop(*_: object) -> None:
-    raise _Stopped
+    raise Stopped
 
 
 def main() -> None:
@@ -233,7 +291,7 @@ def main() -> None:
             raise
         print(f"topwork: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except _Stopped:
+    except Stopped:
         print(
             "topwork: stopped; features and downloads are kept: the same command goes on from there",
             file=sys.stderr,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from topwork.recipe import Precision
+
 if TYPE_CHECKING:
     import openvino as ov
 
@@ -62,18 +64,22 @@ class Engine:
 
 
 def compile_graph(backbone: Backbone, *, threads: int) -> ov.CompiledModel:
-    """Compile for the CPU: `threads` streams of one thread each."""
+    """Compile a backbone for the CPU: `threads` streams of one thread each."""
+    return compile_model(backbone.graph, backbone.facts.precision, threads=threads)
+
+
+def compile_model(graph: ov.Model, precision: Precision, *, threads: int) -> ov.CompiledModel:
+    """Compile for the CPU: `threads` streams of one thread each. `precision`: f32 or bf16."""
     import openvino as ov
     import openvino.properties as properties
     from openvino.properties import hint
 
-    precision = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[backbone.facts.precision]
     options = {
         properties.num_streams: threads,
         properties.inference_num_threads: threads,
-        hint.inference_precision: precision,
+        hint.inference_precision: {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[precision],
     }
-    return ov.Core().compile_model(backbone.graph, "CPU", options)
+    return ov.Core().compile_model(graph, "CPU", options)
 
 
 def stream(

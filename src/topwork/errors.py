@@ -34,6 +34,10 @@ class MissingExtra(TopworkError, ImportError):
         super().__init__(f'{feature} needs an optional part: pip install "topwork[{extra}]"')
 
 
+class Stopped(BaseException):
+    """The user pressed Ctrl-C. Not KeyboardInterrupt, which the option parser would answer with a word of its own."""
+
+
 def one_of(name: str, known: Iterable[str], *, what: str) -> str:
     """The text for an unknown name: `unknown WHAT 'NAME'; did you mean 'X'? Known: A, B, X`.
 

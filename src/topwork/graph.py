@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from topwork.heads.head import Head
 
+ROOT = 0.25  # the exponent of rooted averages
+VIEWS = "topwork_views"  # the node that puts turned copies of a picture together
+
 
 def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -> ov.Model:
     """Outputs averaged over their pixels (vectors as they are), side by side: `features` (1, all channels).
@@ -37,7 +40,7 @@ def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -
         sources = [_source(graph, name) for name in names]
         return op.concat([s if len(s.shape) == 2 else op.reduce_mean(s, axes, False) for s in sources], 1)
 
-    parts = [op.power(averages(rooted), op.constant(np.float32(0.25)))] if rooted else []
+    parts = [op.power(averages(rooted), op.constant(np.float32(ROOT)))] if rooted else []
     parts += [averages(names)] if names else []
     return _with_output(ov.Model([op.concat(parts, 1)], graph.get_parameters()), "features")
 
@@ -79,11 +82,34 @@ def average_views(graph: ov.Model, views: Views) -> ov.Model:
         copies += [op.gather(copy, upside, op.constant(np.int64(1))) for copy in copies]
         copies += [op.transpose(copy, op.constant(np.array([0, 2, 1, 3]))) for copy in copies]
     stacked = op.concat(copies, 0)  # (views, S, S, 3)
+    stacked.set_friendly_name(VIEWS)
     graph.reshape({old.output(0): ov.PartialShape([len(copies), height, width, channels])})
     for target in old.output(0).get_target_inputs():
         target.replace_source_output(stacked.output(0))
     mean = op.reduce_mean(_source(graph, "features"), op.constant(np.array([0])), True)
     return _with_output(ov.Model([mean], [image]), "features")
+
+
+def single_view(graph: ov.Model) -> ov.Model:
+    """What `average_views` was given: `image` to the `features` of one picture."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    graph = graph.clone()
+    stacked = next((node for node in graph.get_ordered_ops() if node.get_friendly_name() == VIEWS), None)
+    if stacked is None:
+        return graph
+    old = graph.get_parameters()[0]
+    features = _source(graph, "features").get_node().input_value(0)
+    image = op.parameter(list(old.shape), ov.Type.u8, name="image")
+    image.output(0).set_names({"image"})
+    for target in stacked.output(0).get_target_inputs():
+        target.replace_source_output(image.output(0))
+    result = op.result(features)
+    graph = ov.Model([result], [image])
+    graph.reshape({image.output(0): ov.PartialShape(list(old.shape))})
+    graph.validate_nodes_and_infer_types()
+    return _with_output(graph, "features")
 
 
 def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Model:

@@ -15,6 +15,7 @@ from topwork.scorecard import summary, table
 
 if TYPE_CHECKING:
     from topwork.classifier import Prediction, Scored
+    from topwork.finetuning import Finetuned
     from topwork.training import Run
 
 SHOWN = 5  # of the images left out; the report has them all
@@ -28,6 +29,7 @@ def run_text(run: Run) -> str:
     lines = [
         f"{len(run.classifier.classes)} classes, {total} images ({parts}); {speed}",
         *_chosen(run),
+        *_tuning(run),
         "",
         "Test",
         summary(run.test) if run.test else "no image could be spared for a test: add photos, or raise --test",
@@ -56,9 +58,54 @@ def run_json(run: Run) -> str:
             "head": head,
             "computed": run.computed,
             "left_out": [asdict(problem) for problem in run.problems],
+            "finetune": json.loads(finetuned_json(run.finetuned)) if run.finetuned else None,
             "seconds": run.seconds,
         }
     )
+
+
+def finetuned_text(result: Finetuned) -> str:
+    """What a tuning came to: the verdict, the score of what is kept, and what to do next."""
+    tuned = result.tuned
+    where = f"the tail after {tuned.cut.name}" if tuned.cut else "the whole network"
+    epochs = len(tuned.history)
+    lines = [
+        f"Tuned {where}: {epochs} epoch{'s' if epochs > 1 else ''} of {tuned.epochs}, "
+        f"{100 * tuned.mix:.0f} % of what was learnt mixed with the frozen weights",
+        result.verdict.sentence if result.verdict else _unjudged(result),
+        "",
+    ]
+    held, which = (result.test, "tuned") if result.kept else (result.frozen, "frozen")
+    if held is not None:
+        lines += ["Test", summary(held.evaluation), "", table(held.evaluation), ""]
+    lines += [
+        f"{result.path} holds the {which} classifier; {result.seconds['total']:.0f} s.",
+        *([f"The frozen one is in {result.path / 'frozen'}."] if result.kept else []),
+        f"Next: topwork predict {result.path} PHOTOS",
+    ]
+    return "\n".join(lines)
+
+
+def finetuned_json(result: Finetuned) -> str:
+    """`run`, `kept`, `cut`, `mix`, `history`, `verdict` and `test` (null without test images), `seconds`."""
+    held = result.test if result.kept else result.frozen
+    return json.dumps(
+        {
+            "run": str(result.path),
+            "kept": result.kept,
+            "cut": result.tuned.cut.name if result.tuned.cut else None,
+            "mix": result.tuned.mix,
+            "history": [asdict(epoch) for epoch in result.tuned.history],
+            "verdict": result.verdict.to_dict() if result.verdict else None,
+            "test": held.evaluation.to_dict() if held else None,
+            "seconds": result.seconds,
+        }
+    )
+
+
+def _unjudged(result: Finetuned) -> str:
+    kept = "kept" if result.kept else "not kept, the frozen classifier stays"
+    return f"no test images to compare the two by; by the validation images: {kept}"
 
 
 def evaluation_text(scored: Scored) -> str:
@@ -170,6 +217,13 @@ def size_text(n_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def _tuning(run: Run) -> list[str]:
+    if run.finetuned:
+        verdict = run.finetuned.verdict
+        return ["tuned: " + (verdict.sentence if verdict else _unjudged(run.finetuned))]
+    return ["not tuned: " + run.advice.sentences[2]] if run.advice else []
 
 
 def _chosen(run: Run) -> list[str]:

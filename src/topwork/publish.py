@@ -48,7 +48,7 @@ def publish_backbone(graph: ov.Model, out: str | Path, *, size_px: int) -> Path:
     _check_graph(graph, size_px)
     _check_free(out)
     with keras_plainly("publishing a module"):
-        from topwork.finetune.trainable import GraphLayer
+        from topwork.tuning.trainable import GraphLayer
 
         layer = GraphLayer(graph, output=FEATURES, dtype="float32")
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-", suffix=".part"))

@@ -18,6 +18,8 @@ PixelChoice = Literal["auto", "0..1", "-1..1", "0..255", "imagenet", "caffe"]
 HeadKind = Literal["linear", "kernel", "mlp", "centroid"]
 FeatureChoice = Literal["auto", "last", "stages"]
 ClassWeight = Literal["none", "balanced"]
+FinetuneMode = Literal["head", "tail", "full", "auto"]
+Flips = Literal["none", "horizontal", "both"]
 ExportFormat = Literal["tfhub"]
 
 
@@ -53,6 +55,38 @@ class HeadRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AugmentRecipe:
+    """How pictures are changed while a network learns from them: only in ways that leave the label true."""
+
+    flips: Flips = "horizontal"
+    turns: bool = False  # by 90, 180 and 270 degrees
+    crop: float = 1.0  # the smallest share of the picture that a random crop keeps; 1: no crops
+    colour: float = 0.0  # of random changes of brightness, contrast and saturation; 0.1: each by up to 10 %
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRecipe:
+    """Whether the network itself learns too, and how (see `tuning.tune`). Rates are per step of a batch."""
+
+    mode: FinetuneMode = "head"
+    cut: str | None = None  # where the tail begins; None: by its cost
+    minutes: float = 15.0  # what tuning may take, at most
+    epochs: int = 15
+    views: int = (
+        8  # augmented copies of each picture that the tail learns from; its prefix is run once for each
+    )
+    batch: int = 32
+    rate: float = 3e-4
+    rate_decay: float = 0.8  # of the rate, from each stage to the one below it
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    average: float = 0.99  # decay of the moving average of the weights
+    validation: float = 0.15  # share of the training images to stop and choose by, if no part is set aside
+    disk_gb: float = 10.0  # what stored activations may take, at most
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One training, whole.
 
@@ -65,6 +99,7 @@ class Recipe:
     backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
     split: SplitRecipe = field(default_factory=SplitRecipe)
     head: HeadRecipe = field(default_factory=HeadRecipe)
+    finetune: FinetuneRecipe = field(default_factory=FinetuneRecipe)
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -76,23 +111,21 @@ class Recipe:
             (self.head, "kind", HeadKind),
             (self.head, "features", FeatureChoice),
             (self.head, "class_weight", ClassWeight),
+            (self.finetune, "mode", FinetuneMode),
+            (self.finetune.augment, "flips", Flips),
         ):
             value = getattr(part, name)
             if value not in get_args(known):
                 raise InputError(one_of(str(value), get_args(known), what=name))
         if self.split.folds < 2:
             raise InputError(f"split.folds must be 2 or more; got {self.split.folds}")
+        _check_tuning(self.finetune)
 
     def to_toml(self) -> str:
         """The recipe as TOML; what is None is left out."""
         import tomli_w
 
-        plain = dataclasses.asdict(self)
-        for value in plain.values():
-            if isinstance(value, dict):
-                for name in [name for name, v in value.items() if v is None]:
-                    del value[name]
-        text: str = tomli_w.dumps(plain)
+        text: str = tomli_w.dumps(_without_none(dataclasses.asdict(self)))
         return text
 
     @classmethod
@@ -117,6 +150,34 @@ class Recipe:
             raise InputError(f"{path}: expected a recipe (TOML); {error.strerror}") from None
         except UnicodeDecodeError:
             raise InputError(f"{path}: expected a recipe (TOML); it is not text") from None
+
+
+def _check_tuning(tuning: FinetuneRecipe) -> None:
+    for name, value, least, most in (
+        ("minutes", tuning.minutes, 0.01, 1e5),
+        ("epochs", tuning.epochs, 1, 10_000),
+        ("views", tuning.views, 1, 1000),
+        ("batch", tuning.batch, 1, 4096),
+        ("rate", tuning.rate, 1e-8, 1.0),
+        ("rate_decay", tuning.rate_decay, 0.0, 1.0),
+        ("weight_decay", tuning.weight_decay, 0.0, 10.0),
+        ("label_smoothing", tuning.label_smoothing, 0.0, 0.9),
+        ("average", tuning.average, 0.0, 0.9999),
+        ("validation", tuning.validation, 0.01, 0.9),
+        ("disk_gb", tuning.disk_gb, 0.0, 1e6),
+        ("augment.crop", tuning.augment.crop, 0.05, 1.0),
+        ("augment.colour", tuning.augment.colour, 0.0, 1.0),
+    ):
+        if not least <= value <= most:
+            raise InputError(f"finetune.{name} must be {least:g} to {most:g}; got {value:g}")
+
+
+def _without_none(plain: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in plain.items()
+        if value is not None
+    }
 
 
 def _fill(kind: Any, plain: dict[str, Any], place: str) -> Any:

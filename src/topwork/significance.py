@@ -149,3 +149,45 @@ def _newcombe(both: int, only_a: int, only_b: int, neither: int, confidence: flo
 def effective_size(weights: Floats) -> float:
     """How many equally weighted images would say as much: (Σw)² / Σw², in 1..N. (Kish, 1965.)"""
     return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def paired_bootstrap(
+    correct_a: Bools,
+    correct_b: Bools,
+    *,
+    weights: Floats | None = None,
+    confidence: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """B's (weighted) accuracy minus A's: the percentile interval over resampled images.
+
+    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. Both are right or wrong on the same
+    images, so both are resampled together.
+
+    Args:
+        correct_a: bool (N,), whether A was right on each image.
+        correct_b: bool (N,), the same for B.
+        weights: float (N,), at least 0; None for 1.
+        confidence: of the interval, between 0 and 1.
+        samples: how often the images are drawn anew.
+        seed: of the draws.
+
+    Raises:
+        InputError: not vectors of one length, or empty.
+    """
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
+    if not (a.ndim == b.ndim == w.ndim == 1 and len(a) == len(b) == len(w) > 0):
+        raise InputError(
+            f"a paired comparison needs the same images for both; got shapes {a.shape}, {b.shape}, {w.shape}"
+        )
+    gain = w * (b.astype(np.float64) - a)
+    random = np.random.default_rng(seed)
+    found = np.empty(samples)
+    at_once = max(1, 2_000_000 // len(a))
+    for start in range(0, samples, at_once):
+        drawn = random.integers(0, len(a), (min(at_once, samples - start), len(a)))
+        found[start : start + len(drawn)] = gain[drawn].sum(axis=1) / np.maximum(w[drawn].sum(axis=1), 1e-12)
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))

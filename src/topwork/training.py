@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import json
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from topwork.advice import Advice, advise
 from topwork.backbone import load_backbone
-from topwork.classifier import DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier, Scored, score
+from topwork.classifier import DESCRIPTION, Classifier, Scored, score
 from topwork.data.dataset import Dataset, Problem
 from topwork.data.sources import load
 from topwork.data.split import Splits, splits_of
-from topwork.errors import InputError, TopworkError
+from topwork.errors import InputError
 from topwork.evaluation import Evaluation
-from topwork.features import Features, extract, open_store
+from topwork.features import extract, open_store
+from topwork.finetuning import Finetuned, finetune
 from topwork.heads.fitting import Fitted, fit_head
-from topwork.recipe import Recipe
+from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.runfolder import (
+    PARTS,
+    RECIPE,
+    REPORT,
+    SPLITS,
+    TENSORBOARD,
+    Clock,
+    check_folder,
+    make_folder,
+    write_splits,
+    writing,
+)
 from topwork.watch import Silent, Watch
-
-SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
-FILES = (DESCRIPTION, GRAPH, WEIGHTS, HEAD, SPLITS, RECIPE, REPORT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +41,8 @@ class Run:
     """What a training gives: the folder it wrote, the classifier in it, and how good that is.
 
     `test` is None where no image could be spared for it. `problems` are images left out, with the reason.
-    `computed` counts the images whose features were not stored before.
+    `computed` counts the images whose features were not stored before. `advice` and `finetuned`: where tuning was
+    asked for, what was advised and what it came to.
     """
 
     path: Path
@@ -44,6 +53,8 @@ class Run:
     problems: tuple[Problem, ...]
     computed: int
     seconds: dict[str, float]
+    advice: Advice | None = None
+    finetuned: Finetuned | None = None
 
 
 def train(
@@ -57,7 +68,8 @@ def train(
     """Train a classifier and write it, its test score and its settings to the folder `out`.
 
     Features are computed once for each image and kept; the head and its settings are chosen on held-out training
-    images; the test images are looked at once, at the end.
+    images; the test images are looked at once, at the end. With `recipe.finetune.mode` the network itself is tuned
+    then (see `topwork.finetuning.finetune`): always ("tail", "full"), or where that is advised ("auto").
 
     Args:
         data: a dataset, or what `topwork.load` takes: a folder with one sub-folder a class, a manifest, an archive.
@@ -74,8 +86,8 @@ def train(
     >>> run.test.accuracy  # doctest: +SKIP
     0.93
     """
-    recipe, watch, clock, out = recipe or Recipe(), watch or Silent(), _Clock(), Path(out)
-    _check_folder(out, overwrite=overwrite)
+    recipe, watch, clock, out = recipe or Recipe(), watch or Silent(), Clock(), Path(out)
+    check_folder(out, overwrite=overwrite)
 
     with clock.time("load"):
         dataset = data if isinstance(data, Dataset) else load(data)
@@ -91,7 +103,7 @@ def train(
             say=watch.say,
         )
         _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
-        _make_folder(out)
+        make_folder(out)
     with open_store(backbone.facts) as store:
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
@@ -109,17 +121,25 @@ def train(
                 score(classifier, features.part(splits.test), majority=majority) if len(splits.test) else None
             )
 
-        with clock.time("save"), _writing(out):
+        with clock.time("save"), writing(out):
             problems = (*dataset.skipped, *features.problems)
             out.mkdir(parents=True, exist_ok=True)
             # Without it the folder is no run, until all is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
             write_splits(out / SPLITS, classifier, features, splits)
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
-            report = _report(dataset, fitted, splits, scored, problems)
+            report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
             (out / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
             classifier.save(out)
 
+    advice, finetuned = None, None
+    if recipe.finetune.mode != "head":
+        advice, tuning = _tuning(dataset, recipe, watch)
+        if tuning.mode != "head":
+            finetuned = finetune(out, dataset, recipe=tuning, watch=watch)
+            clock.add(finetuned.seconds)
+            if finetuned.kept:
+                classifier, scored = finetuned.tuned.classifier, finetuned.test
     return Run(
         path=out,
         classifier=classifier,
@@ -129,52 +149,19 @@ def train(
         problems=problems,
         computed=features.computed,
         seconds=clock.seconds(),
+        advice=advice,
+        finetuned=finetuned,
     )
 
 
-def write_splits(path: Path, classifier: Classifier, features: Features, splits: Splits) -> None:
-    """One row an image: its part, label, SHA-256, and what the classifier says of it.
-
-    On training images a classifier flatters itself: only the rows of `test` tell how good it is.
-    """
-    part_of = {e.id: name for name in _PARTS for e in getattr(splits, name)}
-    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "split", "label", "prediction", "probability", "sha256"])
-        for example, key, p in zip(features.dataset, features.keys, probabilities, strict=True):
-            best = int(p.argmax())
-            rows.writerow(
-                [
-                    example.id,
-                    part_of[example.id],
-                    example.label,
-                    classifier.classes[best],
-                    f"{p[best]:.6f}",
-                    key.hex(),
-                ]
-            )
-
-
-def trained_on(folder: Path) -> frozenset[bytes]:
-    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
-
-    Raises:
-        InputError: the run's list of images is missing, or damaged.
-    """
-    try:
-        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-            return frozenset(
-                bytes.fromhex(row["sha256"]) for row in csv.DictReader(file) if row["split"] != "test"
-            )
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
-            f"({error}); copy the run's folder whole"
-        ) from None
-
-
-_PARTS = ("train", "validation", "test")
+def _tuning(dataset: Dataset, recipe: Recipe, watch: Watch) -> tuple[Advice | None, FinetuneRecipe]:
+    """How to tune: as asked, or as advised."""
+    if recipe.finetune.mode != "auto":
+        return None, recipe.finetune
+    advice = advise(dataset, recipe=recipe, watch=watch)
+    for sentence in advice.sentences:
+        watch.say(sentence)
+    return advice, dataclasses.replace(recipe.finetune, mode=advice.mode)
 
 
 def _splits(dataset: Dataset, recipe: Recipe) -> Splits:
@@ -191,75 +178,32 @@ def _splits(dataset: Dataset, recipe: Recipe) -> Splits:
 
 
 def _sizes(splits: Splits) -> dict[str, int]:
-    return {name: len(getattr(splits, name)) for name in _PARTS}
+    return {name: len(getattr(splits, name)) for name in PARTS}
+
+
+def _source(data: Dataset | str | Path) -> str | None:
+    """Where the images can be found again; None for a dataset that was made in Python."""
+    if isinstance(data, Dataset):
+        return None
+    return str(Path(data).absolute()) if Path(data).exists() else str(data)
 
 
 def _report(
-    dataset: Dataset, fitted: Fitted, splits: Splits, scored: Scored | None, problems: tuple[Problem, ...]
+    dataset: Dataset,
+    fitted: Fitted,
+    splits: Splits,
+    scored: Scored | None,
+    problems: tuple[Problem, ...],
+    source: str | None,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     return {
         "data": dataset.name,
+        "source": source,
         "splits": _sizes(splits),
         "test": scored.evaluation.to_dict() if scored else None,
         "held_out": fitted.held_out,
         "candidates": [asdict(candidate) for candidate in fitted.candidates],
         "left_out": [asdict(problem) for problem in problems],
+        "seconds": seconds,
     }
-
-
-def _check_folder(out: Path, *, overwrite: bool) -> None:
-    """Nothing that lies in the way is lost: a folder is used if it is new, empty, or a run to be replaced."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a folder to write the run to; it is a file; choose another --out")
-    held = {path.name for path in out.iterdir()} if out.exists() else set()
-    if DESCRIPTION in held and not overwrite:
-        raise InputError(
-            f"{out}: holds a run already; choose another --out, or add --overwrite to replace it"
-        )
-    if DESCRIPTION not in held and held - {
-        TENSORBOARD,
-        *FILES,
-    }:  # what a broken-off training left may be there
-        raise InputError(f"{out}: expected a new or empty folder; it holds other files; choose another --out")
-
-
-def _make_folder(out: Path) -> None:
-    """Make the folder, and take away the curves of the run that is to be replaced."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if (out / DESCRIPTION).exists():
-            for path in out.glob(f"{TENSORBOARD}/*/events.out.tfevents*"):
-                path.unlink()
-    except OSError as error:
-        raise TopworkError(f"{out}: can't be made ({error.strerror}); choose another --out") from None
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # the second is what OpenVINO makes of a full disk
-        raise TopworkError(
-            f"{out}: the run can't be written ({error}); free some space, or choose another --out. The features "
-            "are kept: the same command goes on from there"
-        ) from error
-
-
-class _Clock:
-    """Seconds by the name of a step, and in total since it was made."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def time(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._steps[name] = time.perf_counter() - began
-
-    def seconds(self) -> dict[str, float]:
-        total = time.perf_counter() - self._began
-        return {name: round(s, 3) for name, s in {"total": total, **self._steps}.items()}

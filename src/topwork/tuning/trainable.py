@@ -17,11 +17,11 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in ("keras", "tensorflow", "jax", "torch"):
         raise
-    raise MissingExtra("training a network", "tfhub") from error
+    raise MissingExtra("tuning a network", "finetune") from error
 
-from topwork.finetune.operators import OPERATORS, apply
-from topwork.finetune.plan import Place, Plan, read
-from topwork.finetune.values import Value, constant, plain, tensor
+from topwork.tuning.operators import OPERATORS, apply
+from topwork.tuning.plan import Place, Plan, read
+from topwork.tuning.values import Value, constant, plain, tensor
 
 if TYPE_CHECKING:
     import openvino as ov

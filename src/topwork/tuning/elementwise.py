@@ -9,8 +9,8 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.finetune.plan import Step
-from topwork.finetune.values import (
+from topwork.tuning.plan import Step
+from topwork.tuning.values import (
     Operator,
     Value,
     apart,

@@ -9,10 +9,10 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.finetune.elementwise import with_rank
-from topwork.finetune.plan import Step
-from topwork.finetune.spatial import pick
-from topwork.finetune.values import (
+from topwork.tuning.elementwise import with_rank
+from topwork.tuning.plan import Step
+from topwork.tuning.spatial import pick
+from topwork.tuning.values import (
     Operator,
     Value,
     apart,

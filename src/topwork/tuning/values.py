@@ -20,7 +20,7 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.finetune.plan import Array, Shape, Step
+from topwork.tuning.plan import Array, Shape, Step
 
 ops = keras.ops
 

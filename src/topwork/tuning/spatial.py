@@ -11,8 +11,8 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.finetune.plan import Array, Step
-from topwork.finetune.values import (
+from topwork.tuning.plan import Array, Step
+from topwork.tuning.values import (
     Value,
     apart,
     axes_held,

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import keras  # noqa: TID253
 
 from topwork.errors import TopworkError
-from topwork.finetune import axes, elementwise
-from topwork.finetune.elementwise import each, pairs, to_the
-from topwork.finetune.plan import Step, unsupported
-from topwork.finetune.spatial import average_pool, convolution, max_pool, pad
-from topwork.finetune.values import (
+from topwork.tuning import axes, elementwise
+from topwork.tuning.elementwise import each, pairs, to_the
+from topwork.tuning.plan import Step, unsupported
+from topwork.tuning.spatial import average_pool, convolution, max_pool, pad
+from topwork.tuning.values import (
     Operator,
     Value,
 )

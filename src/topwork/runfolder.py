@@ -1,0 +1,129 @@
+"""A run's folder: what may be written where, and what is read from it again."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork.classifier import DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier
+from topwork.data.split import Splits
+from topwork.errors import InputError, TopworkError
+from topwork.features import Features
+
+SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
+FILES = (DESCRIPTION, GRAPH, WEIGHTS, HEAD, SPLITS, RECIPE, REPORT)
+PARTS = ("train", "validation", "test")
+
+
+def write_splits(path: Path, classifier: Classifier, features: Features, splits: Splits) -> None:
+    """One row an image: its part, label, SHA-256, and what the classifier says of it.
+
+    On training images a classifier flatters itself: only the rows of `test` tell how good it is.
+    """
+    part_of = {e.id: name for name in PARTS for e in getattr(splits, name)}
+    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "split", "label", "prediction", "probability", "sha256"])
+        for example, key, p in zip(features.dataset, features.keys, probabilities, strict=True):
+            best = int(p.argmax())
+            rows.writerow(
+                [
+                    example.id,
+                    part_of[example.id],
+                    example.label,
+                    classifier.classes[best],
+                    f"{p[best]:.6f}",
+                    key.hex(),
+                ]
+            )
+
+
+def trained_on(folder: Path) -> frozenset[bytes]:
+    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    return frozenset(key for key, part in parts_of(folder).items() if part != "test")
+
+
+def parts_of(folder: Path) -> dict[bytes, str]:
+    """The part that each image of a run was in, by its SHA-256; of two with the same bytes, the later one's.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    try:
+        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
+            return {bytes.fromhex(row["sha256"]): row["split"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
+            f"({error}); copy the run's folder whole"
+        ) from None
+
+
+def check_folder(out: Path, *, overwrite: bool) -> None:
+    """Nothing that lies in the way is lost: a folder is used if it is new, empty, or a run to be replaced."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a folder to write the run to; it is a file; choose another --out")
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if DESCRIPTION in held and not overwrite:
+        raise InputError(
+            f"{out}: holds a run already; choose another --out, or add --overwrite to replace it"
+        )
+    if DESCRIPTION not in held and held - {
+        TENSORBOARD,
+        *FILES,
+    }:  # what a broken-off training left may be there
+        raise InputError(f"{out}: expected a new or empty folder; it holds other files; choose another --out")
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder, and take away the curves of the run that is to be replaced."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / DESCRIPTION).exists():
+            for path in out.glob(f"{TENSORBOARD}/*/events.out.tfevents*"):
+                path.unlink()
+    except OSError as error:
+        raise TopworkError(f"{out}: can't be made ({error.strerror}); choose another --out") from None
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the second is what OpenVINO makes of a full disk
+        raise TopworkError(
+            f"{out}: the run can't be written ({error}); free some space, or choose another --out. The features "
+            "are kept: the same command goes on from there"
+        ) from error
+
+
+class Clock:
+    """Seconds by the name of a step, and in total since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._steps[name] = time.perf_counter() - began
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Steps that another clock took; their total is in this one's already."""
+        self._steps |= {name: s for name, s in seconds.items() if name != "total"}
+
+    def seconds(self) -> dict[str, float]:
+        total = time.perf_counter() - self._began
+        return {name: round(s, 3) for name, s in {"total": total, **self._steps}.items()}

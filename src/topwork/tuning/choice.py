@@ -1,0 +1,77 @@
+"""Which cut, and how many epochs: by what they cost on this machine, and what may be spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from topwork.backbone import Backbone
+from topwork.engine import Engine
+from topwork.errors import InputError
+from topwork.recipe import FinetuneRecipe
+from topwork.tuning.cuts import Cut
+
+# A step of training against the engine's forward run of the same graph, for one image (docs/benchmarks.md).
+STEP_COST = 10.0
+LARGEST_SHARE = 0.75  # what comes before is edges and colours: it need not learn, and costs most
+HELD_VIEWS = 1.0
+
+
+def forward_seconds(backbone: Backbone, *, images: int = 12) -> float:
+    """What the engine takes for one image, all cores at work; measured."""
+    import numpy as np
+
+    from topwork.engine import stream
+
+    side = backbone.facts.size_px
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    infer = Engine(backbone)
+    run: Callable[[int], object] = lambda _: infer(picture)  # noqa: E731
+    for _ in stream(run, range(infer.workers * 2), workers=infer.workers):
+        pass
+    began = time.perf_counter()
+    for _ in stream(run, range(images), workers=infer.workers):
+        pass
+    return (time.perf_counter() - began) / images
+
+
+def tail_seconds(cut: Cut, recipe: FinetuneRecipe, *, images: int, forward_s: float) -> float:
+    """What tuning from `cut` takes, about: its prefix over all views, then its epochs."""
+    prefix = recipe.views * (1 - cut.tail_share)
+    epochs = recipe.epochs * cut.tail_share * STEP_COST
+    return images * forward_s * (prefix + epochs)
+
+
+def choose_cut(cuts: Sequence[Cut], recipe: FinetuneRecipe, *, images: int, forward_s: float) -> Cut:
+    """The largest tail that the time and the disk allow; if none is, the smallest that the disk allows.
+
+    Raises:
+        InputError: no activations fit on what the disk may hold, or the network can't be cut.
+    """
+    if not cuts:
+        raise InputError(
+            "this network has no place to cut it at: tune it whole, with --finetune full, or not at all"
+        )
+    fit = [cut for cut in cuts if cut.bytes_a_view * recipe.views * images <= recipe.disk_gb * 1e9]
+    if not fit:
+        least = min(cut.bytes_a_view for cut in cuts) * recipe.views * images / 1e9
+        raise InputError(
+            f"{images} images in {recipe.views} views take {least:.1f} GB on disk at least; {recipe.disk_gb:g} GB "
+            "are allowed: take fewer views, allow more (finetune.disk_gb), or tune it whole (--finetune full)"
+        )
+    allowed = recipe.minutes * 60
+    affordable = [
+        cut
+        for cut in fit
+        if cut.tail_share <= LARGEST_SHARE
+        and tail_seconds(cut, recipe, images=images, forward_s=forward_s) <= allowed
+    ]
+    if affordable:
+        return max(affordable, key=lambda cut: cut.tail_share)
+    return min(fit, key=lambda cut: cut.tail_share)
+
+
+def affordable_epochs(recipe: FinetuneRecipe, *, epoch_s: float, spent_s: float) -> int:
+    """As many as the recipe asks for and the time allows; one at least."""
+    left = recipe.minutes * 60 - spent_s
+    return max(1, min(recipe.epochs, int(left / epoch_s)))

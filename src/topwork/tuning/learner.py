@@ -1,0 +1,181 @@
+"""The part of a classifier that learns by gradient descent: a tail with a linear head, one Keras model.
+
+What it does, and whose advice it is: it starts from the solved head, so that the first steps don't wreck the
+features (LP-FT: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform
+out-of-distribution"); AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine's fall (2017, "SGDR");
+lower rates for lower stages (Howard and Ruder 2018, "Universal language model fine-tuning"); label smoothing
+(Szegedy et al. 2016, "Rethinking the Inception architecture"); clipped gradients (Pascanu et al. 2013); a moving
+average of the weights (Polyak and Juditsky 1992). Batch norm was folded into the weights, so its statistics stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras  # noqa: TID253
+import numpy as np
+
+from topwork.tuning.checkpoint import State
+from topwork.tuning.cuts import depths
+from topwork.tuning.trainable import GraphLayer
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from topwork.recipe import FinetuneRecipe
+
+Array = np.ndarray[Any, Any]
+WARM_UP = 0.1  # share of the steps
+CLIP = 1.0  # of the gradients' common norm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """A solved linear head: features → (features[columns] − mean) / deviation · weight + bias.
+
+    `columns` int64 (D',); `mean`, `deviation` float32 (D',); `weight` float32 (D', K); `bias` float32 (K,).
+    """
+
+    columns: Array
+    mean: Array
+    deviation: Array
+    weight: Array
+    bias: Array
+
+
+class LinearHead(keras.layers.Layer):  # type: ignore[misc]
+    """Logits from features, by the standardised features: so one rate suits all weights."""
+
+    def __init__(self, start: Start, **options: Any) -> None:
+        super().__init__(**options)
+        self.start = start
+        self.kernel = keras.Variable(start.weight, dtype="float32", name="head_kernel")
+        self.bias = keras.Variable(start.bias, dtype="float32", name="head_bias")
+        self.built = True
+
+    def call(self, features: Any) -> Any:
+        """float32 (N, D) → logits (N, K)."""
+        if not np.array_equal(self.start.columns, np.arange(features.shape[-1])):
+            features = keras.ops.take(features, self.start.columns, axis=1)
+        z = (features - self.start.mean) / self.start.deviation
+        return keras.ops.matmul(z, self.kernel) + self.bias
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, int]:
+        return (shape[0], self.start.bias.shape[0])
+
+
+class Rates(keras.optimizers.AdamW):  # type: ignore[misc]
+    """AdamW whose rate is scaled for each variable, by `factors` in the order of the model's variables."""
+
+    def __init__(self, factors: Sequence[float], **options: Any) -> None:
+        super().__init__(**options)
+        self.factors = tuple(factors)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self.factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Not of biases and scales; and by each variable's own rate."""
+        for variable in variables:
+            if len(variable.shape) > 1:
+                factor = self.factors[self._get_variable_index(variable)] * self.weight_decay
+                rate = keras.ops.cast(self.learning_rate, variable.dtype)
+                variable.assign(variable - variable * (rate * factor))
+
+
+class Learner:
+    """A tail, the head on it, and the optimiser.
+
+    Args:
+        tail: the graph that learns: its input is activations (1, C, H, W) or pictures (1, S, S, 3).
+        early: how many features come from before the cut.
+        start: the head to begin with.
+        recipe: rates and the like.
+        steps: how many there will be in all.
+    """
+
+    def __init__(
+        self, tail: ov.Model, *, early: int, start: Start, recipe: FinetuneRecipe, steps: int
+    ) -> None:
+        self.layer = GraphLayer(tail, name="tail")
+        self.head = LinearHead(start, name="head")
+        picture = keras.Input(tuple(tail.inputs[0].get_shape())[1:], name="activation")
+        before = keras.Input((early,), name="early")
+        late = self.layer(picture)
+        features = keras.ops.concatenate([before, late], axis=1) if early else late
+        inputs = [picture, before] if early else [picture]
+        self.model = keras.Model(inputs, self.head(features))
+        depth = depths(tail)
+        deepest = max(depth[place.node] for place in self.layer.places) + 1
+        slower = [recipe.rate_decay ** (deepest - depth[place.node]) for place in self.layer.places]
+        known = dict(zip(map(id, self.layer.weights_in_order), slower, strict=True))
+        factors = [known.get(id(variable), 1.0) for variable in self.model.trainable_variables]
+        self.optimizer = Rates(
+            factors,
+            learning_rate=recipe.rate,
+            weight_decay=recipe.weight_decay,
+            global_clipnorm=CLIP,
+        )
+        self.model.compile(
+            optimizer=self.optimizer,
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=recipe.label_smoothing
+            ),
+        )
+        self.optimizer.build(self.model.trainable_variables)
+        self.recipe, self.steps, self.step = recipe, steps, 0
+        self.average = [w.copy() for w in self.weights()]
+
+    def learn(self, inputs: list[Array], targets: Array, weights: Array) -> float:
+        """One step. `targets` float32 (B, K); `weights` float32 (B,). Gives the batch's loss."""
+        self.optimizer.learning_rate = self.rate
+        loss = self.model.train_on_batch(inputs, targets, sample_weight=weights)
+        self.step += 1
+        keep = min(self.recipe.average, self.step / (self.step + 10))
+        for mean, now in zip(self.average, self.weights(), strict=True):
+            mean += (1 - keep) * (now - mean)
+        return float(loss)
+
+    @property
+    def rate(self) -> float:
+        """Of the next step, for the head; the stages' are lower."""
+        return self.recipe.rate * rate_at(self.step, self.steps)
+
+    def logits(self, inputs: list[Array]) -> Array:
+        """float32 (B, K), by the weights as they are."""
+        return np.asarray(keras.ops.convert_to_numpy(self.model.predict_on_batch(inputs)))
+
+    def weights(self) -> list[Array]:
+        """Of the tail, in the order of its places, then of the head."""
+        variables = [*self.layer.weights_in_order, self.head.kernel, self.head.bias]
+        return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """What `weights` gave."""
+        variables = [*self.layer.weights_in_order, self.head.kernel, self.head.bias]
+        for variable, value in zip(variables, weights, strict=True):
+            variable.assign(value)
+
+    def optimizer_values(self) -> list[Array]:
+        """What the optimiser keeps between steps; its rate too, which the next step sets."""
+        return [np.array(keras.ops.convert_to_numpy(v.value)) for v in self.optimizer.variables]
+
+    def restore(self, state: State) -> None:
+        """Be as a learner was of whom `state` was taken."""
+        self.set_weights(state.weights)
+        for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+        self.average = [array.copy() for array in state.average]
+        self.step = state.step
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The rate's factor: up in a line for a tenth of the steps, then down as a cosine, to 0 after the last."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -1,0 +1,165 @@
+"""The epochs of a tuning: steps, validation, curves, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.errors import Stopped
+from topwork.recipe import FinetuneRecipe
+from topwork.tensorboard import scalars
+from topwork.tuning.checkpoint import Epoch, State, load_state, save_state
+from topwork.tuning.learner import Learner
+from topwork.tuning.sources import Source
+from topwork.watch import Watch
+
+Array = np.ndarray[Any, Any]
+PATIENCE = 5  # epochs without a lower validation loss, after which it stops
+AT_ONCE = 64  # images that are looked at together where nothing is learnt
+TRIED_STEPS = 2  # to time one, after one that prepares
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What is learnt from: rows of `source` to learn from and, apart, to choose by.
+
+    `targets` int64 (N,) and `weights` float (N,) are of all rows.
+    """
+
+    source: Source
+    learn: Array
+    held: Array
+    targets: Array
+    weights: Array
+    class_count: int
+
+    def one_hot(self, rows: Array) -> Array:
+        return np.eye(self.class_count, dtype=np.float32)[self.targets[rows]]
+
+
+def fit(
+    learner: Learner,
+    lesson: Lesson,
+    recipe: FinetuneRecipe,
+    *,
+    epochs: int,
+    seed: int,
+    checkpoint: Path,
+    digest: str,
+    curves: Path,
+    watch: Watch,
+) -> State:
+    """Learn for `epochs`, or until validation loss has not fallen for five; Ctrl-C ends it early.
+
+    Where `checkpoint` holds a state of the same `digest`, goes on from there, to the same end as if it had never
+    been broken off: all that is random in an epoch follows from `seed` and its number.
+    """
+    state = load_state(checkpoint, digest=digest)
+    if state is None:
+        start = learner.weights()
+        state = State(epochs, 0, start, start, learner.optimizer_values(), start, ())
+    else:
+        learner.restore(state)
+        watch.say(f"going on after {len(state.history)} of {state.epochs} epochs")
+    steps = steps_an_epoch(len(lesson.learn), recipe.batch)
+    with scalars(curves) as log, watch.bar("tuning", state.epochs * len(lesson.learn)) as advance:
+        advance(len(state.history) * len(lesson.learn))
+        try:
+            while len(state.history) < state.epochs and not _stuck(state.history):
+                number, began, losses, right = len(state.history), time.perf_counter(), [], 0.0
+                random = np.random.default_rng([seed, number])
+                for rows in _batches(random.permutation(lesson.learn), steps):
+                    inputs = lesson.source.changed(rows, number, random)
+                    loss = learner.learn(
+                        inputs, lesson.one_hot(rows), lesson.weights[rows].astype(np.float32)
+                    )
+                    losses.append(loss)
+                    log.train(learner.step, loss=loss, rate=learner.rate)
+                    advance(len(rows))
+                held_loss, right = held_out(learner, lesson, learner.average)
+                seconds = time.perf_counter() - began
+                epoch = Epoch(number, float(np.mean(losses)), held_loss, right, seconds)
+                log.validation(learner.step, loss=held_loss, accuracy=right)
+                watch.say(
+                    f"epoch {number + 1} of {state.epochs}: loss {epoch.loss:.4f}, validation loss {held_loss:.4f}, "
+                    f"accuracy {100 * right:.1f} %, {seconds:.0f} s"
+                )
+                better = not state.history or held_loss < min(e.held_loss for e in state.history)
+                state = State(
+                    epochs=state.epochs,
+                    step=learner.step,
+                    weights=learner.weights(),
+                    average=[a.copy() for a in learner.average],
+                    optimizer=learner.optimizer_values(),
+                    best=[a.copy() for a in learner.average] if better else state.best,
+                    history=(*state.history, epoch),
+                )
+                save_state(state, checkpoint, digest=digest)
+        except (KeyboardInterrupt, Stopped):
+            if not state.history:
+                raise
+            watch.say(
+                f"stopped after {len(state.history)} of {state.epochs} epochs: the best of them is used"
+            )
+    return state
+
+
+def logits_of(learner: Learner, source: Source, rows: Array) -> Array:
+    """Of pictures as they are, float32 (N, K)."""
+    return np.concatenate(
+        [learner.logits(source.plain(some)) for some in _batches(rows, -(-len(rows) // AT_ONCE))]
+    )
+
+
+def held_out(learner: Learner, lesson: Lesson, weights: Sequence[Array]) -> tuple[float, float]:
+    """Loss and accuracy on validation images, weighted, with `weights` in place of the learner's own."""
+    own = learner.weights()
+    learner.set_weights(weights)
+    try:
+        logits = logits_of(learner, lesson.source, lesson.held)
+    finally:
+        learner.set_weights(own)
+    return score(logits, lesson.targets[lesson.held], lesson.weights[lesson.held])
+
+
+def score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
+    """Weighted log-loss and accuracy."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
+    right = logits.argmax(axis=1) == targets
+    return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))
+
+
+def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> float:
+    """How long a step takes here. The learner is as it was afterwards."""
+    before = learner.weights(), learner.optimizer_values(), [a.copy() for a in learner.average]
+    random = np.random.default_rng(0)
+    rows = np.resize(lesson.learn, recipe.batch)
+    began = 0.0
+    for number in range(1 + TRIED_STEPS):
+        if number == 1:
+            began = time.perf_counter()
+        inputs = lesson.source.changed(rows, 0, random)
+        learner.learn(inputs, lesson.one_hot(rows), np.ones(len(rows), np.float32))
+    seconds = (time.perf_counter() - began) / TRIED_STEPS
+    learner.restore(State(0, 0, before[0], before[2], before[1], (), ()))
+    return seconds
+
+
+def steps_an_epoch(images: int, batch: int) -> int:
+    """All images are seen; batches differ by one image at most."""
+    return max(1, round(images / batch))
+
+
+def _batches(rows: Array, count: int) -> Iterator[Array]:
+    yield from np.array_split(rows, max(1, count))
+
+
+def _stuck(history: Sequence[Epoch]) -> bool:
+    losses = [epoch.held_loss for epoch in history]
+    return len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses[:-PATIENCE])
