@@ -1,4 +1,4 @@
-"""Intervals against published values and exact coverage; the paired test against SciPy's binomial."""
+"""Intervals against published values, exact coverage and SciPy's; the paired test against SciPy's binomial."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, bootstrap
 
 from topwork.errors import InputError
-from topwork.significance import effective_size, mcnemar, wilson
+from topwork.significance import effective_size, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,130 @@ def test_mcnemar_refuses(a, b, message):
 def test_effective_size_by_hand():
     assert effective_size(np.array([2.0, 2.0, 2.0])) == pytest.approx(3)
     assert effective_size(np.array([3.0, 1.0])) == pytest.approx(16 / 10)
+
+
+def shuffled(before: np.ndarray, after: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(before))
+    return before[order], after[order]
+
+
+@pytest.mark.parametrize("n", [12, 50, 400])  # by drawing each image, and by drawing how many of a kind
+@pytest.mark.parametrize("won", [1, 5, 11])
+def test_bootstrap_of_wins_alone_is_binomial(n, won):
+    """Closed form: with no image lost, the gain drawn is Binomial(n, won / n) / n."""
+    after, before = shuffled(*outcomes(0, won, 0, n - won))
+    low, high = np.array(paired_bootstrap(before, after, samples=40_000)) * n
+    k = np.arange(n + 1)
+    below, up_to = binom.cdf(k - 1, n, won / n), binom.cdf(k, n, won / n)
+    assert below[int(low)] - 0.004 < 0.025 < up_to[math.ceil(low)] + 0.004
+    assert below[int(high)] - 0.004 < 0.975 < up_to[math.ceil(high)] + 0.004
+    swapped = paired_bootstrap(after, before, samples=40_000)
+    assert swapped == pytest.approx((-high / n, -low / n), abs=1.01 / n)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_bootstrap_of_many_images_is_normal(confidence):
+    """Closed form: the gain's variance is (won + lost)/n² − (won − lost)²/n³."""
+    after, before = outcomes(14_000, 2_600, 1_900, 1_500)
+    n, z = 20_000, {0.8: 1.2816, 0.95: 1.96, 0.99: 2.5758}[confidence]
+    deviation = math.sqrt(4_500 / n**2 - 700**2 / n**3)
+    interval = paired_bootstrap(before, after, confidence=confidence, samples=100_000)
+    expected = (0.035 - z * deviation, 0.035 + z * deviation)
+    assert interval == pytest.approx(expected, abs=0.03 * deviation)
+
+
+@pytest.mark.parametrize("kind", ["none", "three", "all different"])
+@pytest.mark.parametrize("n", [40, 400])
+def test_bootstrap_is_scipys(n, kind):
+    random = np.random.default_rng(7)
+    before, after = random.random(n) < 0.6, random.random(n) < 0.75
+    weights = {
+        "none": None,
+        "three": random.choice([1.0, 1 / 3, 2 / 3], n),
+        "all different": random.uniform(0.1, 3, n),
+    }[kind]
+
+    def gain(before, after, w, axis=-1):
+        return ((after - before) * w).sum(axis) / w.sum(axis)
+
+    data = (before.astype(float), after.astype(float), np.ones(n) if weights is None else weights)
+    options = {"paired": True, "method": "percentile", "n_resamples": 20_000, "batch": 2000}
+    expected = bootstrap(data, gain, vectorized=True, rng=np.random.default_rng(1), **options)
+    low, high = expected.confidence_interval
+    interval = paired_bootstrap(before, after, weights=weights, samples=20_000)
+    # Without weights gains are multiples of 1/n: an end may fall on the next one.
+    tolerance = 0.05 * (high - low) + (1.01 / n if weights is None else 0)
+    assert interval == pytest.approx((low, high), abs=tolerance)
+
+
+@pytest.mark.parametrize(("n", "weighted"), [(100, False), (400, False), (400, True)])
+def test_bootstrap_covers_95_percent(n, weighted):
+    """Of 600 samples from tables whose gain is known, so many intervals hold it; doubtful images weigh less."""
+    random, held = np.random.default_rng(3), 0
+    for seed in range(600):
+        doubtful = random.random(n) < (0.3 if weighted else 0)
+        weights = np.where(doubtful, 1 / 3, 1.0)
+        draw = random.random(n)
+        # won, lost: 15 % and 8 % of the sure images, 30 % and 25 % of the doubtful ones
+        won = draw < np.where(doubtful, 0.30, 0.15)
+        lost = (draw > 0.5) & (draw < np.where(doubtful, 0.75, 0.58))
+        truth = (0.3 / 3 * 0.05 + 0.7 * 0.07) / (0.3 / 3 + 0.7) if weighted else 0.07
+        interval = paired_bootstrap(lost, won, weights=weights, samples=600, seed=seed)
+        held += interval.low <= truth <= interval.high
+    assert 0.925 < held / 600 < 0.975
+
+
+def test_bootstrap_where_nothing_differs_says_0():
+    both, neither = np.ones(30, bool), np.zeros(30, bool)
+    assert paired_bootstrap(both, both) == (0, 0)
+    assert paired_bootstrap(neither, both) == (1, 1)
+    assert paired_bootstrap(both, neither, weights=np.arange(1.0, 31)) == (-1, -1)
+    assert paired_bootstrap(neither[:1], both[:1]) == (1, 1)
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_bootstrap_goes_by_seed_and_by_ratios_of_weights(n):
+    random = np.random.default_rng(5)
+    before, after, weights = random.random(n) < 0.5, random.random(n) < 0.5, random.choice([0.5, 1, 2], n)
+    interval = paired_bootstrap(before, after, weights=weights)
+    assert paired_bootstrap(before, after, weights=weights) == interval
+    assert paired_bootstrap(before, after, weights=weights * 1e300) == pytest.approx(interval, abs=1e-12)
+    assert paired_bootstrap(before, after, weights=weights, seed=1) != interval
+    assert all(type(end) is float for end in interval)
+    plain = paired_bootstrap(before, after)
+    assert paired_bootstrap(before, after, weights=np.full(n, 3)) == plain != interval
+
+
+def test_bootstrap_of_more_than_it_holds_at_once():
+    """120 000 images of as many weights: drawn eight times for each step."""
+    n = 120_000
+    random = np.random.default_rng(2)
+    before, after = random.random(n) < 0.5, random.random(n) < 0.6
+    low, high = paired_bootstrap(before, after, weights=random.uniform(1, 2, n), samples=60)
+    assert 0.09 < low < high < 0.11
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"before_correct": [1.0, 0.0]}, r"`before_correct` must be bool \(N,\); got float64 \(2,\)"),
+        ({"after_correct": [[True, False]]}, r"`after_correct` must be bool \(N,\); got bool \(1, 2\)"),
+        ({"after_correct": [True]}, r"needs the same images for both; got 2 and 1 results"),
+        (
+            {"before_correct": np.zeros(0, bool), "after_correct": np.zeros(0, bool)},
+            r"nothing to compare: there are no images",
+        ),
+        (
+            {"weights": np.ones(3)},
+            r"`weights` must be float \(2,\), one for each image; got float64 \(3,\)",
+        ),
+        ({"weights": np.array([1.0, 0.0])}, r"`weights` must be positive and finite; got 0 at position 1"),
+        ({"weights": np.array([np.nan, 1])}, r"`weights` must be positive and finite; got nan at position 0"),
+        ({"confidence": 95}, r"`confidence` must lie between 0 and 1, such as 0\.95; got 95"),
+        ({"samples": 0}, r"`samples` must be a positive int; got 0"),
+    ],
+)
+def test_bootstrap_refuses(changes, message):
+    arguments = {"before_correct": [True, False], "after_correct": [True, True], **changes}
+    with pytest.raises(InputError, match=message):
+        paired_bootstrap(**arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from topwork.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+DRAWN_AT_ONCE = 1_000_000  # numbers held at a time while images are drawn anew
+KIND_COST = 20  # drawing how many of a kind come up takes as long as drawing so many images
 
 
 class Interval(NamedTuple):
@@ -92,16 +95,7 @@ def mcnemar(correct_a: Bools, correct_b: Bools, confidence: float = 0.95) -> Pai
     >>> result.only_a, result.only_b, result.p_value, result.difference
     (2, 0, 0.5, 0.5)
     """
-    a, b = np.asarray(correct_a), np.asarray(correct_b)
-    for name, values in (("correct_a", a), ("correct_b", b)):
-        if values.dtype != np.bool_ or values.ndim != 1:
-            raise InputError(f"`{name}` must be bool (N,); got {values.dtype} {values.shape}")
-    if len(a) != len(b):
-        raise InputError(
-            f"a paired comparison needs the same images for both; got {len(a)} and {len(b)} results"
-        )
-    if len(a) == 0:
-        raise InputError("nothing to compare: there are no images")
+    a, b = _checked_pair(correct_a=correct_a, correct_b=correct_b)
     n, both = len(a), int((a & b).sum())
     only_a, only_b = int(a.sum()) - both, int(b.sum()) - both
     return PairedComparison(
@@ -112,6 +106,21 @@ def mcnemar(correct_a: Bools, correct_b: Bools, confidence: float = 0.95) -> Pai
         difference=(only_a - only_b) / n,
         interval=_newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence),
     )
+
+
+def _checked_pair(**pair: Bools) -> tuple[Bools, Bools]:
+    for name, values in pair.items():
+        values = np.asarray(values)
+        if values.dtype != np.bool_ or values.ndim != 1:
+            raise InputError(f"`{name}` must be bool (N,); got {values.dtype} {values.shape}")
+    a, b = map(np.asarray, pair.values())
+    if len(a) != len(b):
+        raise InputError(
+            f"a paired comparison needs the same images for both; got {len(a)} and {len(b)} results"
+        )
+    if len(a) == 0:
+        raise InputError("nothing to compare: there are no images")
+    return a, b
 
 
 def _sign_test(fewer: int, n: int) -> float:
@@ -152,42 +161,74 @@ def effective_size(weights: Floats) -> float:
 
 
 def paired_bootstrap(
-    correct_a: Bools,
-    correct_b: Bools,
+    before_correct: Bools,
+    after_correct: Bools,
     *,
     weights: Floats | None = None,
     confidence: float = 0.95,
     samples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """B's (weighted) accuracy minus A's: the percentile interval over resampled images.
+    """The interval of a gain: (weighted) accuracy after minus before, over images drawn anew with replacement.
 
-    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. Both are right or wrong on the same
-    images, so both are resampled together.
+    An image is drawn with its weight and both its outcomes. The interval's ends are percentiles of the gains found:
+    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. It says too much of few images:
+    where no outcome differs, both ends are 0; there `mcnemar` is the better judge.
 
     Args:
-        correct_a: bool (N,), whether A was right on each image.
-        correct_b: bool (N,), the same for B.
-        weights: float (N,), at least 0; None for 1.
+        before_correct: bool (N,), whether the first classifier was right on each image.
+        after_correct: bool (N,), the same for the second, on the same images in the same order.
+        weights: float (N,), positive: how much each image counts; None for all alike.
         confidence: of the interval, between 0 and 1.
-        samples: how often the images are drawn anew.
+        samples: how often the images are drawn.
         seed: of the draws.
 
     Raises:
-        InputError: not vectors of one length, or empty.
+        InputError: the outcomes are not boolean vectors of one length, or are empty; or another argument is not as
+            described.
+
+    >>> before, after = np.arange(100) < 70, np.arange(100) < 78
+    >>> low, high = paired_bootstrap(before, after)
+    >>> 0 < low < 0.08 < high
+    True
     """
-    a, b = np.asarray(correct_a), np.asarray(correct_b)
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
-    if not (a.ndim == b.ndim == w.ndim == 1 and len(a) == len(b) == len(w) > 0):
-        raise InputError(
-            f"a paired comparison needs the same images for both; got shapes {a.shape}, {b.shape}, {w.shape}"
-        )
-    gain = w * (b.astype(np.float64) - a)
-    random = np.random.default_rng(seed)
+    before, after = _checked_pair(before_correct=before_correct, after_correct=after_correct)
+    if not 0 < confidence < 1:
+        raise InputError(f"`confidence` must lie between 0 and 1, such as 0.95; got {confidence}")
+    if samples < 1:
+        raise InputError(f"`samples` must be a positive int; got {samples}")
+    n = len(before)
+    w = np.ones(n) if weights is None else _checked_weights(np.asarray(weights), n)
+    won = after.astype(np.int64) - before  # -1, 0 or 1
+    # Images of one weight and outcome are alike: how many of them are drawn is multinomial, which is quicker to
+    # draw than each image where these kinds are few.
+    sizes, size = np.unique(w, return_inverse=True)
+    kind, kinds = np.unique(3 * size + won + 1, return_counts=True)
+    few = len(kind) * KIND_COST <= n
+    if few:
+        w, won = sizes[kind // 3], kind % 3 - 1
+    random, gain = np.random.default_rng(seed), w * won
     found = np.empty(samples)
-    at_once = max(1, 2_000_000 // len(a))
+    at_once = max(1, DRAWN_AT_ONCE // len(w))
     for start in range(0, samples, at_once):
-        drawn = random.integers(0, len(a), (min(at_once, samples - start), len(a)))
-        found[start : start + len(drawn)] = gain[drawn].sum(axis=1) / np.maximum(w[drawn].sum(axis=1), 1e-12)
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
+        count = min(at_once, samples - start)
+        if few:
+            drawn = random.multinomial(n, kinds / n, size=count)  # (count, kinds)
+            gains, totals = drawn @ gain, drawn @ w
+        else:
+            rows = random.integers(0, n, (count, n))
+            gains, totals = gain[rows].sum(axis=1), w[rows].sum(axis=1)
+        found[start : start + count] = gains / totals
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return Interval(low, high)
+
+
+def _checked_weights(w: npt.NDArray[Any], n: int) -> Floats:
+    if w.dtype.kind not in "fiu" or w.shape != (n,):
+        raise InputError(f"`weights` must be float {(n,)}, one for each image; got {w.dtype} {w.shape}")
+    w = w.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(w) & (w > 0)))
+    if len(bad):
+        raise InputError(f"`weights` must be positive and finite; got {w[bad[0]]:.6g} at position {bad[0]}")
+    w /= w.max()  # only ratios matter, and so no sum overflows
+    return w

@@ -21,9 +21,22 @@ from topwork.recipe import AugmentRecipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Box = tuple[float, float, float, float]
+Turn = Image.Transpose
 
 ASPECT = (3 / 4, 4 / 3)  # of a crop, width to height
 GREY = (0.299, 0.587, 0.114)  # the share of red, green and blue in lightness: ITU-R BT.601
+# Mirrored by 1, put on its head by 2, on its side by 4.
+SYMMETRIES = (
+    None,
+    Turn.FLIP_LEFT_RIGHT,
+    Turn.FLIP_TOP_BOTTOM,
+    Turn.ROTATE_180,
+    Turn.TRANSPOSE,
+    Turn.ROTATE_90,
+    Turn.ROTATE_270,
+    Turn.TRANSVERSE,
+)
+TURNS = (None, Turn.ROTATE_90, Turn.ROTATE_180, Turn.ROTATE_270)
 STEPS = 4096  # to which factors of colour are rounded: see `_coloured`
 
 
@@ -50,7 +63,7 @@ def augment(pixels: Pixels, recipe: AugmentRecipe, seed: Sequence[int]) -> Pixel
         seed: whole numbers, at least 0, which alone decide the change: say the run's, the image's and the epoch's.
 
     Returns:
-        uint8 (S, S, 3). It may be `pixels` itself or share its memory: copy it before writing to it.
+        uint8 (S, S, 3). It may be `pixels` itself, or read only: copy it before writing to it.
 
     Raises:
         InputError: `pixels` is not a square RGB picture.
@@ -73,7 +86,7 @@ def view(pixels: Pixels, recipe: AugmentRecipe, number: int, seed: Sequence[int]
         seed: whole numbers, at least 0: say the run's and the image's.
 
     Returns:
-        uint8 (S, S, 3). It may be `pixels` itself or share its memory: copy it before writing to it.
+        uint8 (S, S, 3). It may be `pixels` itself, or read only: copy it before writing to it.
 
     Raises:
         InputError: `pixels` is not a square RGB picture, or `number` is negative.
@@ -95,29 +108,18 @@ def _check(pixels: Pixels) -> None:
 
 
 def _changed(pixels: Pixels, recipe: AugmentRecipe, turned: int, random: np.random.Generator) -> Pixels:
-    pixels = _turned(pixels, recipe, turned)
+    turn = (TURNS if recipe.turns and recipe.flips == "none" else SYMMETRIES)[turned]
+    if turn is None and recipe.crop >= 1 and recipe.colour <= 0:
+        return pixels
+    picture = Image.fromarray(pixels)
+    if turn is not None:
+        picture = picture.transpose(turn)
     if recipe.crop < 1:
-        side = len(pixels)
-        picture = Image.fromarray(pixels).resize(
-            (side, side), Image.Resampling.BILINEAR, box=_box(side, recipe.crop, random)
-        )
-        pixels = np.asarray(picture)
+        box = _box(len(pixels), recipe.crop, random)
+        picture = picture.resize(picture.size, Image.Resampling.BILINEAR, box=box)
     if recipe.colour > 0:
-        pixels = _coloured(pixels, *random.uniform(1 - recipe.colour, 1 + recipe.colour, 3).tolist())
-    return pixels
-
-
-def _turned(pixels: Pixels, recipe: AugmentRecipe, number: int) -> Pixels:
-    """Bits of the number: 1 mirrors, 2 puts it on its head, 4 on its side. Turns alone: so many by 90 degrees."""
-    if recipe.turns and recipe.flips == "none":
-        return np.ascontiguousarray(np.rot90(pixels, number))
-    if number & 1:
-        pixels = pixels[:, ::-1]
-    if number & 2:
-        pixels = pixels[::-1]
-    if number & 4:
-        pixels = pixels.transpose(1, 0, 2)
-    return np.ascontiguousarray(pixels)
+        picture = _coloured(picture, *random.uniform(1 - recipe.colour, 1 + recipe.colour, 3).tolist())
+    return np.asarray(picture)
 
 
 def _box(side: int, least: float, random: np.random.Generator) -> Box:
@@ -126,26 +128,21 @@ def _box(side: int, least: float, random: np.random.Generator) -> Box:
     aspect = math.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
     width, height = (min(1.0, math.sqrt(area * r)) for r in (aspect, 1 / aspect))
     # What one side can't take, as the picture ends there, the other does: the area stays.
-    width, height = max(width, area / height), max(height, area / width)
+    width, height = min(1.0, max(width, area / height)), min(1.0, max(height, area / width))
     left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
     return side * left, side * top, side * min(1.0, left + width), side * min(1.0, top + height)
 
 
-def _coloured(pixels: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
+def _coloured(picture: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:
     """Factors, 1 for no change: of all values, of their distance to the mean grey, of that to their own grey.
 
     All three together are linear: the matrix c·b·(s·I + (1 − s)·GREY), plus (1 − c)·b times the mean grey. Its
     numbers are rounded to 1/4096, so that each product and sum is exact in the float32 that Pillow reckons
     with: the outcome is the same on every processor.
     """
-    mean = pixels.sum(axis=(0, 1), dtype=np.int64) / (pixels.size // 3)
-    grey = sum(share * float(value) for share, value in zip(GREY, mean, strict=True))
-    scale = contrast * brightness
-    matrix: list[float] = []
-    for row in range(3):
-        matrix += [
-            scale * (saturation * (row == column) + (1 - saturation) * GREY[column]) for column in range(3)
-        ]
-        matrix.append((1 - contrast) * brightness * grey)
-    rounded = tuple(round(number * STEPS) / STEPS for number in matrix)
-    return np.asarray(Image.fromarray(pixels).convert("RGB", matrix=rounded))
+    counts = np.array(picture.histogram()).reshape(3, 256)
+    sums = (counts @ np.arange(256)).tolist()  # of red, green and blue: exact
+    mean_grey = sum(share * total for share, total in zip(GREY, sums, strict=True)) / counts[0].sum()
+    matrix = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * np.array(GREY))  # (3, 3)
+    matrix = np.column_stack([matrix, np.full(3, (1 - contrast) * brightness * mean_grey)])
+    return picture.convert("RGB", matrix=tuple((np.rint(matrix * STEPS) / STEPS).ravel().tolist()))

@@ -77,6 +77,8 @@ def convolution(step: Step, values: list[Value]) -> Value:
     window = _window(step, image, kernel.shape[3 if grouped else 2 :])
     x = tensor(image)
     weights = tensor(kernel, like=x)
+    if not grouped and set(window.kernel) == set(window.strides) == {1} and window.is_bare:
+        return _pointwise(step, x, weights)
     padding = "same" if window.same else "valid"
     if not window.same:
         x = _bordered(x, window, 0.0)
@@ -100,6 +102,14 @@ def convolution(step: Step, values: list[Value]) -> Value:
     if skipped:
         x = x[(slice(None), *(slice(None, None, stride) for stride in window.strides))]
     return Value(x, step.shapes[0], of_images=True, last=True)
+
+
+def _pointwise(step: Step, x: Any, weights: Any) -> Value:
+    """A convolution by a kernel of one pixel is a matrix product, whose gradients TensorFlow computes faster."""
+    outputs, inputs = weights.shape[:2]
+    product = ops.matmul(ops.reshape(x, (-1, inputs)), ops.transpose(ops.reshape(weights, (outputs, inputs))))
+    shape = step.shapes[0]
+    return Value(ops.reshape(product, (-1, *shape[2:], outputs)), shape, of_images=True, last=True)
 
 
 def max_pool(step: Step, values: list[Value]) -> Value:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from topwork.significance import Interval, mcnemar, paired_bootstrap
+from topwork.errors import InputError
+from topwork.significance import Interval, effective_size, mcnemar, paired_bootstrap
 
 Array = np.ndarray[Any, Any]
+
+SIGNIFICANT = 0.05
+FEWEST = 6  # images won, none lost, that McNemar's exact test calls significant: 2 · 0.5⁶ = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Accuracies in [0, 1] of the frozen (`before`) and the tuned (`after`) classifier on `n` images, weighted by
-    the images' weights; `gain`, their difference, with a 95 % paired bootstrap `interval`; McNemar's exact p-value,
-    unweighted. `kept`: whether the tuned one is.
+    """What tuning gained on `n` images that both classifiers saw for the first time.
+
+    `before`, `after`: accuracies of the frozen and of the tuned classifier in 0..1, weighted by the images' weights;
+    `gain` is their difference, `interval` its 95 % paired bootstrap interval. `p_value`: of McNemar's exact test,
+    unweighted. `smallest`: about the least gain that these images could have shown; above 1, none.
+    `seconds_before`, `seconds_after`: what training the frozen one took, and the tuned one. `kept`: whether the
+    tuned one is. `chosen_on`: the images that decided that: "test" for these, "validation" for others.
     """
 
     n: int
@@ -26,25 +34,68 @@ class Verdict:
     gain: float
     interval: Interval
     p_value: float
+    smallest: float
     seconds_before: float
     seconds_after: float
     kept: bool
+    chosen_on: Literal["test", "validation"]
+
+    @property
+    def clear(self) -> bool:
+        """Whether these images show a gain: its interval is above 0, or it is positive and McNemar's p below 0.05."""
+        return self.interval.low > 0 or (self.gain > 0 and self.p_value < SIGNIFICANT)
 
     @property
     def sentence(self) -> str:
         """What a person reads."""
-        low, high = (100 * end for end in self.interval)
-        gain = f"{100 * self.gain:+.1f} points (95 % {low:.1f} to {high:.1f}, {self.n} test images)"
-        times = self.seconds_after / self.seconds_before if self.seconds_before > 0 else None
-        cost = f", {times:.0f} times the time" if times and times >= 2 else ""
+        reason = self._by_these() if self.chosen_on == "test" else self._by_others()
+        low, high = map(_points, self.interval)
+        gain = f"{_points(self.gain):+.1f} points (95 % {low:.1f} to {high:.1f}, {self._images})"
+        return f"{gain}{self._cost}: {reason}"
+
+    def _by_these(self) -> str:
         if self.kept:
-            doubt = "" if low > 0 else "; so few images can't tell it from none"
-            return f"{gain}{cost}: kept{doubt if self.gain > 0 else '; validation images saw a gain, these do not'}"
-        return f"{gain}{cost}: not kept, the frozen classifier stays: validation images saw no gain"
+            return "kept" if self.interval.low > 0 else f"kept (McNemar's test: p = {self.p_value:.2g})"
+        if self.interval.high < 0:
+            return "worse, so the frozen classifier is kept"
+        reason = "too few images to tell this from no gain" if _points(self.gain) > 0 else "no gain"
+        return f"{reason}, so the frozen classifier is kept ({self._power})"
+
+    def _by_others(self) -> str:
+        if self.kept:
+            if self.gain <= 0:
+                return "kept; validation images saw a gain, these do not"
+            return "kept" if self.clear else f"kept; so few images can't tell it from none ({self._power})"
+        these = ", these do" if self.clear else ""
+        return f"not kept, the frozen classifier stays: validation images saw no gain{these}"
+
+    @property
+    def _images(self) -> str:
+        kind = "test image" if self.chosen_on == "validation" else "image"
+        return f"{self.n} {kind}{'' if self.n == 1 else 's'}"
+
+    @property
+    def _power(self) -> str:
+        if self.smallest > 1:
+            return "so few can't show any"
+        return f"they could show one from about {_points(self.smallest):.1f} points up"
+
+    @property
+    def _cost(self) -> str:
+        if self.seconds_before <= 0:
+            return ""
+        times = self.seconds_after / self.seconds_before
+        shown = f"{times:.0f}" if times >= 9.95 else f"{round(times, 1):g}"
+        return f", {shown} times the time" if times >= 1.05 else ""
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, and the sentence."""
         plain = dataclasses.asdict(self)
         return plain | {"interval": list(self.interval), "sentence": self.sentence}
+
+
+def _points(share: float) -> float:
+    return round(100 * share, 1) + 0.0  # never "-0.0"
 
 
 def judge(
@@ -55,24 +106,57 @@ def judge(
     weights: Array | None = None,
     seconds_before: float,
     seconds_after: float,
-    kept: bool,
+    kept: bool | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """Compare two classifiers' probabilities, float (N, K), on the same images with classes `targets`, int64 (N,).
+    """Compare a frozen and a tuned classifier on the same images.
 
-    `kept` was decided elsewhere, on other images: so that these, looked at once, owe nothing to the choice.
+    Of equally probable classes, the first is the prediction, as in `evaluation.evaluate`.
+
+    Args:
+        targets: int (N,), each image's class as a number in 0..K-1.
+        before: float (N, K), the frozen classifier's probabilities.
+        after: float (N, K), the tuned one's.
+        weights: float (N,), positive: how much each image counts; None for all alike.
+        seconds_before: what training the frozen classifier took.
+        seconds_after: what training the tuned one took.
+        kept: whether the tuned one is, decided on other images, so that these owe nothing to the choice. None: these
+            decide, and it is kept where they show a gain (`Verdict.clear`).
+        seed: of the bootstrap's draws.
+
+    Raises:
+        InputError: there are no images, or an argument is not as described.
+
+    >>> targets, wrong, right = np.zeros(40, int), np.array([[0.4, 0.6]] * 40), np.array([[0.9, 0.1]] * 40)
+    >>> print(judge(targets, wrong, right, seconds_before=10, seconds_after=140).sentence)
+    +100.0 points (95 % 100.0 to 100.0, 40 images), 14 times the time: kept
     """
-    weights = np.ones(len(targets)) if weights is None else np.asarray(weights, np.float64)
-    right = [p.argmax(axis=1) == targets for p in (before, after)]
-    scores = [float(np.average(r, weights=weights)) for r in right]
-    return Verdict(
-        n=len(targets),
-        before=scores[0],
-        after=scores[1],
-        gain=scores[1] - scores[0],
-        interval=paired_bootstrap(right[0], right[1], weights=weights, seed=seed),
-        p_value=mcnemar(right[1], right[0]).p_value,
+    y = np.asarray(targets)
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise InputError(f"`targets` must be class numbers, int (N,); got {y.dtype} {y.shape}")
+    tables = {"before": np.asarray(before), "after": np.asarray(after)}
+    for name, p in tables.items():
+        if p.dtype.kind != "f" or p.ndim != 2 or p.shape != (len(y), tables["before"].shape[1]):
+            raise InputError(
+                f"`{name}` must be float (N, K), a row for each of {len(y)} targets, the same K in both; "
+                f"got {p.dtype} {p.shape}"
+            )
+    was, now = (p.argmax(axis=1) == y for p in tables.values())
+    interval = paired_bootstrap(was, now, weights=weights, seed=seed)  # checks the weights
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
+    gain = float(np.average(now.astype(np.float64) - was, weights=w))
+    verdict = Verdict(
+        n=len(y),
+        before=accuracy[0],
+        after=accuracy[1],
+        gain=gain,
+        interval=interval,
+        p_value=mcnemar(now, was).p_value,
+        smallest=max(gain - interval.low, FEWEST / effective_size(w)),
         seconds_before=seconds_before,
         seconds_after=seconds_after,
-        kept=kept,
+        kept=bool(kept),
+        chosen_on="test" if kept is None else "validation",
     )
+    return dataclasses.replace(verdict, kept=verdict.clear) if kept is None else verdict
