@@ -77,7 +77,7 @@ def store_activations(
 
     Args:
         dataset: images that can be read.
-        prefix: `image` uint8 (1, S, S, 3) → `activation` (1, C, H, W), `early` (1, E).
+        prefix: `image` uint8 (1, S, S, 3) → `activation` (1, …) and, if any are early, `early` (1, E).
         size_px, fit, precision: as of the backbone.
         recipe: how views differ (`augment.view`).
         views: how many there are of each image; the first is the image as it is.
@@ -91,7 +91,8 @@ def store_activations(
         TopworkError: the disk has no room, an image can't be read any more, or a value doesn't fit half precision.
     """
     shape = (len(dataset), views, *(int(n) for n in prefix.output(ACTIVATION).shape[1:]))
-    width = int(prefix.output(EARLY).shape[1])
+    early_outputs = [output for output in prefix.outputs if EARLY in output.names]
+    width = int(early_outputs[0].shape[1]) if early_outputs else 0
     need = 2 * math.prod(shape) + 4 * shape[0] * views * width
     if need > budget_bytes:
         raise InputError(
@@ -110,7 +111,11 @@ def store_activations(
         {"activations": 2 * math.prod(shape), "early": need - 2 * math.prod(shape), DONE: shape[0]},
     )
     activation = np.memmap(folder / "activations", np.float16, "r+", shape=shape)
-    early = np.memmap(folder / "early", np.float32, "r+", shape=(*shape[:2], width))
+    early = (
+        np.memmap(folder / "early", np.float32, "r+", shape=(*shape[:2], width))
+        if width
+        else np.empty((*shape[:2], 0), np.float32)
+    )
     done = np.memmap(folder / DONE, np.uint8, "r+", shape=shape[:1])
     missing = np.flatnonzero(done == 0)
     progress(len(dataset) - len(missing))
@@ -136,7 +141,8 @@ def store_activations(
     def mark() -> None:
         """The data first: what is marked is there."""
         activation.flush()
-        early.flush()
+        if isinstance(early, np.memmap):
+            early.flush()
         done[waiting] = 1
         done.flush()
         waiting.clear()
@@ -174,7 +180,8 @@ class _Worker:
                 "tune the whole network (--finetune full)"
             )
         self._activation[row, number] = activation
-        self._early[row, number] = given[EARLY][0]
+        if self._early.shape[2]:
+            self._early[row, number] = given[EARLY][0]
 
 
 def _digest(dataset: Dataset, prefix: ov.Model, facts: tuple[Any, ...], recipe: AugmentRecipe) -> str:

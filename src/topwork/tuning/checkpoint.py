@@ -79,7 +79,7 @@ def save_state(state: State, path: Path, *, digest: str) -> None:
 def load_state(path: Path, *, digest: str) -> State | None:
     """What `save_state` wrote last; None where there is nothing, or it was begun with other data or settings."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             facts: Mapping[str, Any] = json.loads(file["facts"].tobytes())
             if facts["digest"] != digest:
                 return None

@@ -24,13 +24,14 @@ ACTIVATION, EARLY, LATE = "activation", "early", "late"
 class Cut:
     """A place where all that the last layer sees goes through one set of activations.
 
-    `name`: the last block of features that is computed before it. `shape`: of one image's activations, (C, H, W).
-    `early`: how many features are computed before it. `tail_share`: of the network's multiply-adds, what comes
-    after it, 0 to 1. `node`: its place in `get_ordered_ops`.
+    `name`: the last block of features that is computed before it; where there is none, the tail's share of the work.
+    `shape`: of one image's activations, such as (C, H, W). `early`: how many features are computed before it.
+    `tail_share`: of the network's multiply-adds, what comes after it, 0 to 1. `node`: its place in
+    `get_ordered_ops`.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     early: int
     tail_share: float
     node: int
@@ -69,18 +70,19 @@ def find_cuts(graph: ov.Model, blocks: Sequence[Block]) -> tuple[Cut, ...]:
         outputs = node.outputs()
         if not alone or len(outputs) != 1 or not 0 < done < whole or number == end:
             continue
-        if len(outputs[0].get_shape()) != 4 or outputs[0].get_element_type().to_dtype() != np.float32:
+        if len(outputs[0].get_shape()) < 3 or outputs[0].get_element_type().to_dtype() != np.float32:
             continue
         before = [number not in needed for needed in needs]
         first_late = before.index(False)
-        if not first_late or any(before[first_late:]):
-            continue  # no name for it, or its features lie on both sides of those that are late
+        if any(before[first_late:]):
+            continue  # early features would lie on both sides of late ones
+        share = 1 - done / whole
         early = sum(leaf.width for leaf in leaves[:first_late])
         cut = Cut(
-            name=blocks[first_late - 1].name,
+            name=blocks[first_late - 1].name if first_late else f"{round(20 * share) * 5}%",
             shape=tuple(outputs[0].get_shape())[1:],
             early=early,
-            tail_share=1 - done / whole,
+            tail_share=share,
             node=number,
         )
         other = best.get(cut.name)
@@ -104,7 +106,7 @@ def cut_named(cuts: Sequence[Cut], name: str) -> Cut:
 def split_at(graph: ov.Model, cut: Cut) -> tuple[ov.Model, ov.Model]:
     """Prefix: `image` to `activation` (1, C, H, W) and `early` (1, E). Tail: `activation` to `late` (1, L).
 
-    Early and late features side by side are the graph's own.
+    Early and late features side by side are the graph's own; where none are early, there is no such output.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -114,9 +116,11 @@ def split_at(graph: ov.Model, cut: Cut) -> tuple[ov.Model, ov.Model]:
     count = _count(leaves, cut.early)
     activation = op.result(first.get_ordered_ops()[cut.node].output(0))
     activation.output(0).set_names({ACTIVATION})
-    early = op.result(_beside(leaves[:count]))
-    early.output(0).set_names({EARLY})
-    prefix = ov.Model([activation, early], first.get_parameters())
+    results = [activation]
+    if count:
+        results.append(op.result(_beside(leaves[:count])))
+        results[-1].output(0).set_names({EARLY})
+    prefix = ov.Model(results, first.get_parameters())
 
     second = graph.clone()
     leaves = _leaves(second)
@@ -139,9 +143,9 @@ def join(prefix: ov.Model, tail: ov.Model) -> ov.Model:
     activation = prefix.output(ACTIVATION).get_node().input_value(0)
     for target in tail.get_parameters()[0].output(0).get_target_inputs():
         target.replace_source_output(activation)
-    early = prefix.output(EARLY).get_node().input_value(0)
+    early = [out.get_node().input_value(0) for out in prefix.outputs if EARLY in out.names]
     late = tail.output(LATE).get_node().input_value(0)
-    whole = ov.Model([op.concat([early, late], 1)], prefix.get_parameters())
+    whole = ov.Model([op.concat([*early, late], 1)], prefix.get_parameters())
     whole.output(0).set_names({"features"})
     return whole
 

@@ -147,12 +147,12 @@ class Learner:
 
     def logits(self, inputs: list[Array]) -> Array:
         """float32 (B, K), by the weights as they are."""
-        return np.asarray(keras.ops.convert_to_numpy(self.model.predict_on_batch(inputs)))
+        return np.asarray(self.model.predict_on_batch(inputs))
 
     def weights(self) -> list[Array]:
         """Of the tail, in the order of its places, then of the head."""
         variables = [*self.layer.weights_in_order, self.head.kernel, self.head.bias]
-        return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+        return [np.array(v.numpy()) for v in variables]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
         """What `weights` gave."""
@@ -162,7 +162,7 @@ class Learner:
 
     def optimizer_values(self) -> list[Array]:
         """What the optimiser keeps between steps; its rate too, which the next step sets."""
-        return [np.array(keras.ops.convert_to_numpy(v.value)) for v in self.optimizer.variables]
+        return [np.array(v.numpy()) for v in self.optimizer.variables]
 
     def restore(self, state: State) -> None:
         """Be as a learner was of whom `state` was taken."""

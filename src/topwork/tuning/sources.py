@@ -47,7 +47,7 @@ class Stored:
 
     def _get(self, rows: Array, views: Array) -> list[Array]:
         activation, early = self.activations.batch(rows, views)
-        return [activation.astype(np.float32), early]
+        return [activation.astype(np.float32), *([early] if early.shape[1] else [])]
 
 
 @dataclass(frozen=True, slots=True)

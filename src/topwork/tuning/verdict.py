@@ -144,6 +144,7 @@ def judge(
     was, now = (p.argmax(axis=1) == y for p in tables.values())
     interval = paired_bootstrap(was, now, weights=weights, seed=seed)  # checks the weights
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    w = w / w.max()  # only ratios matter, and so no sum overflows
     accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
     gain = float(np.average(now.astype(np.float64) - was, weights=w))
     verdict = Verdict(

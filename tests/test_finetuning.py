@@ -1,0 +1,281 @@
+"""Tuning a run's network, from the run's folder to the run's folder: what it leaves, and what it survives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photos import Topwork, one_line, start_python, write_shapes
+from topwork import Classifier, FinetuneRecipe, InputError, TopworkError, finetune
+from topwork.finetuning import FROZEN, WORK, Finetuned
+from topwork.recipe import AugmentRecipe, Recipe
+from topwork.runfolder import REPORT, parts_of
+from topwork.training import Run, train
+from topwork.watch import Silent
+
+QUICK = FinetuneRecipe(
+    mode="tail", cut="block13", epochs=3, views=2, batch=8, rate=1e-3, average=0.8, minutes=100
+)
+DEEP = dataclasses.replace(QUICK, cut="block3", epochs=6, views=4, batch=16, rate_decay=0.95, validation=0.3)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Waves of two lengths, faint in noise: nothing that a network saw on photographs. Read only."""
+    root = tmp_path_factory.mktemp("photos") / "hard"
+    for label, length in (("long", 7), ("short", 5)):
+        (root / label).mkdir(parents=True)
+        for number in range(80):
+            random = np.random.default_rng([length, number])
+            wave = 15 * np.cos(2 * np.pi * (np.arange(32) / length + random.random()))
+            pixels = 128 + wave[:, None, None] + random.normal(0, 40, (32, 32, 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            image.save(root / label / f"{number:03}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def frozen(hard: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the waves. Copy it to change it."""
+    return train(hard, tmp_path_factory.mktemp("runs") / "hard", recipe=recipe).path
+
+
+@pytest.fixture(scope="module")
+def tuned(frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
+    run = tmp_path_factory.mktemp("tuned") / "run"
+    shutil.copytree(frozen, run)
+    return finetune(run, recipe=DEEP)
+
+
+@pytest.fixture(scope="module")
+def straight(frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
+    """A tuning that nobody broke off."""
+    return finetune(copied(frozen, tmp_path_factory.mktemp("straight")), recipe=QUICK)
+
+
+def copied(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to / "run")
+    return to / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_kept_is_what_is_there(tuned: Finetuned, hard: Path) -> None:
+    report = json.loads((tuned.path / REPORT).read_text(encoding="utf-8"))
+    assert report["finetune"]["kept"] == tuned.kept == tuned.tuned.better
+    assert len(report["finetune"]["history"]) == len(tuned.tuned.history) <= 6
+    assert not (tuned.path / WORK).exists()
+    there = Classifier.load(tuned.path)
+    wanted = tuned.tuned.classifier if tuned.kept else Classifier.load(tuned.path)
+    images = str(hard / "long" / "00*.png")
+    for a, b in zip(there.predict(images), wanted.predict(images), strict=True):
+        assert a.probabilities is not None
+        np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
+
+
+def test_validation_images_decide_and_test_images_tell(tuned: Finetuned) -> None:
+    verdict = tuned.verdict
+    assert verdict is not None
+    assert verdict.kept == tuned.kept
+    assert tuned.frozen is not None
+    assert tuned.test is not None
+    assert verdict.before == pytest.approx(tuned.frozen.evaluation.accuracy)
+    assert verdict.after == pytest.approx(tuned.test.evaluation.accuracy)
+    assert verdict.n == sum(part == "test" for part in parts_of(tuned.path).values())
+
+
+def test_the_tuned_network_is_another_and_the_frozen_one_is_kept(tuned: Finetuned, frozen: Path) -> None:
+    assert tuned.kept, tuned.verdict
+    before = Classifier.load(frozen)
+    facts = tuned.tuned.classifier.backbone.facts
+    assert facts.fingerprint != before.backbone.facts.fingerprint
+    assert Classifier.load(tuned.path / FROZEN).backbone.facts == before.backbone.facts
+    assert Recipe.load(tuned.path / "recipe.toml").finetune.cut == "block3"
+    report = json.loads((tuned.path / REPORT).read_text(encoding="utf-8"))
+    assert tuned.test is not None
+    assert report["test"]["accuracy"] == tuned.test.evaluation.accuracy
+
+
+def test_early_layers_stay_as_they_were(tuned: Finetuned, frozen: Path) -> None:
+    """What is computed before the cut is bit for bit the frozen network's; what comes after is not."""
+    from topwork.engine import Engine
+
+    facts = tuned.tuned.classifier.backbone.facts
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    a, b = (Engine(c.backbone)(pixels) for c in (tuned.tuned.classifier, Classifier.load(frozen)))
+    early = sum(block.stop - block.start for block in facts.blocks[:3])
+    np.testing.assert_allclose(a[:early], b[:early], rtol=1e-5)
+    assert not np.allclose(a[early:], b[early:], rtol=1e-3)
+
+
+def test_tuning_again_begins_with_the_frozen_one(tuned: Finetuned, tmp_path: Path) -> None:
+    run = copied(tuned.path, tmp_path)
+    again = finetune(run, recipe=DEEP)
+    assert [e.held_loss for e in again.tuned.history] == pytest.approx(
+        [e.held_loss for e in tuned.tuned.history], rel=1e-4
+    )
+
+
+def test_photos_that_are_elsewhere_or_not_the_same(
+    frozen: Path, hard: Path, shapes: Path, tmp_path: Path
+) -> None:
+    run = copied(frozen, tmp_path)
+    before = contents(run)
+    moved = copied(hard, tmp_path / "elsewhere")
+    (moved / "long" / "000.png").unlink()
+    with pytest.raises(
+        InputError, match=r"expected the photos that .* learnt from; 1 of 160 are not there or were"
+    ):
+        finetune(run, moved, recipe=QUICK)
+    report = json.loads((run / REPORT).read_text(encoding="utf-8"))
+    report["source"] = None
+    (run / REPORT).write_text(json.dumps(report), encoding="utf-8")
+    with pytest.raises(InputError, match="doesn't say where its photos are; name them: topwork finetune"):
+        finetune(run, recipe=QUICK)
+    (run / REPORT).write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="expected the run's report; it was changed since it was written"):
+        finetune(run, hard, recipe=QUICK)
+    (run / REPORT).unlink()
+    with pytest.raises(InputError, match="expected the run's report; it can't be read"):
+        finetune(run, hard, recipe=QUICK)
+    (run / REPORT).write_bytes(before[REPORT])
+    assert contents(run) == before
+
+
+def test_settings_that_can_not_be(frozen: Path, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    before = {name: data for name, data in contents(run).items() if not name.startswith(WORK)}
+    with pytest.raises(InputError, match=r"unknown cut 'blok9'; did you mean 'block9'"):
+        finetune(run, recipe=dataclasses.replace(QUICK, cut="blok9"))
+    with pytest.raises(
+        InputError, match=r"take \d\.\d GB on disk at least; 0 GB are allowed: take fewer views"
+    ):
+        finetune(run, recipe=dataclasses.replace(QUICK, cut=None, disk_gb=0.0))
+    after = {name: data for name, data in contents(run).items() if not name.startswith(WORK)}
+    assert after == before
+
+
+def test_too_few_photos_to_choose_by(recipe: Recipe, tmp_path: Path) -> None:
+    few = write_shapes(tmp_path / "few", 3)
+    run = train(few, tmp_path / "run", recipe=recipe).path
+    with pytest.raises(InputError, match="expected some images of each class to choose by while tuning; "):
+        finetune(run, recipe=dataclasses.replace(QUICK, validation=0.01))
+
+
+def test_the_whole_network_learns_too(frozen: Path, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    options = dataclasses.replace(
+        QUICK, mode="full", epochs=1, augment=AugmentRecipe(flips="both", crop=0.8, colour=0.1)
+    )
+    result = finetune(run, recipe=options)
+    assert result.tuned.cut is None
+    assert np.isfinite(result.tuned.history[0].held_loss)
+
+
+PROGRAM = """
+import sys
+from topwork import finetune, FinetuneRecipe
+from topwork.watch import SilentDEEP = dataclasses.replace(
+    QUICK, cut="block3", epochs=6, views=4, batch=16, rate_decay=0.95, validation=0.3
+)
+
+
+class Listener(Silent):
+    def say(self, text):
+        print(text, flush=True)
+
+finetune(sys.argv[1], recipe=FinetuneRecipe(
+    mode="tail", cut="block13", epochs=3, views=2, batch=8, rate=1e-3, average=0.8, minutes=100
+), resume=True, watch=Listener())
+"""
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_killed_after_an_epoch_it_comes_to_the_same_end(
+    epoch: int, frozen: Path, straight: Finetuned, tmp_path: Path
+) -> None:
+    run = copied(frozen, tmp_path)
+    with start_python(PROGRAM, run) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"epoch {epoch} of 3"):
+                process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
+                break
+    Classifier.load(run)  # the frozen one, whole
+    told = Listener()
+    resumed = finetune(run, recipe=QUICK, resume=True, watch=told)
+    going_on = [text for text in told.said if text.startswith("going on after")]
+    assert len(going_on) == (1 if epoch > 1 else len(going_on))
+    a, b = (
+        [
+            n.data
+            for n in r.tuned.classifier.backbone.graph.get_ordered_ops()
+            if n.get_type_name() == "Constant"
+        ]
+        for r in (resumed, straight)
+    )
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert resumed.tuned.mix == straight.tuned.mix
+
+
+def test_train_tunes_where_it_is_asked_to(hard: Path, recipe: Recipe, tmp_path: Path) -> None:
+    asked = dataclasses.replace(recipe, finetune=dataclasses.replace(QUICK, epochs=1))
+    run = train(hard, tmp_path / "run", recipe=asked)
+    assert isinstance(run, Run)
+    assert run.finetuned is not None
+    assert run.test is not None
+    assert "tune" in run.seconds
+    there = Classifier.load(run.path).backbone.facts
+    assert there == run.classifier.backbone.facts
+
+
+def test_the_command(frozen: Path, call: Topwork, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    code, out, _ = call("finetune", run, "--cut", "block13", "--epochs", 1, "--views", 1, "--json")
+    plain = json.loads(out)
+    assert code == 0
+    assert plain["cut"] == "block13"
+    assert plain["verdict"]["n"] == plain["test"]["n"]
+    code, out, _ = call("finetune", run, "--cut", "block15", "--epochs", 1, "--views", 1)
+    assert code == 0
+    assert "Tuned the tail after block15: 1 epoch of 1" in out
+    assert "points (95 %" in out
+    one_line(call("finetune", run, "--epochs", 0), "finetune.epochs must be 1 to 10000; got 0")
+    one_line(call("finetune", tmp_path / "no"), "expected a recipe (TOML)")
+
+
+def test_a_disk_that_fills_up_leaves_the_run(frozen: Path, tmp_path: Path) -> None:
+    """Activations fit, the checkpoint doesn't: a clear error, and the classifier as it was."""
+    from topwork.tuning.checkpoint import State, load_state, save_state
+
+    path = tmp_path / "no" / "checkpoint.npz"
+    state = State(3, 1, [np.zeros(3)], [np.zeros(3)], [], [np.zeros(3)], ())
+    with pytest.raises(TopworkError, match=r"can't be written \(No such file.*go on with --resume"):
+        save_state(state, path, digest="a")
+    path.parent.mkdir()
+    save_state(state, path, digest="a")
+    assert load_state(path, digest="b") is None
+    found: Any = load_state(path, digest="a")
+    assert (found.epochs, found.step, found.history) == (3, 1, ())
+    path.write_bytes(path.read_bytes()[:-40])
+    assert load_state(path, digest="a") is None
+    Classifier.load(frozen)
