@@ -193,10 +193,7 @@ def test_the_whole_network_learns_too(frozen: Path, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from topwork import finetune, FinetuneRecipe
-from topwork.watch import SilentDEEP = dataclasses.replace(
-    QUICK, cut="block3", epochs=6, views=4, batch=16, rate_decay=0.95, validation=0.3
-)
-
+from topwork.watch import Silent
 
 class Listener(Silent):
     def say(self, text):
@@ -215,10 +212,9 @@ def test_killed_after_an_epoch_it_comes_to_the_same_end(
     run = copied(frozen, tmp_path)
     with start_python(PROGRAM, run) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(f"epoch {epoch} of 3"):
-                process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
-                break
+        seen = next(line for line in process.stdout if line.startswith(f"epoch {epoch} of 3"))
+        process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
+        assert seen
     Classifier.load(run)  # the frozen one, whole
     told = Listener()
     resumed = finetune(run, recipe=QUICK, resume=True, watch=told)
