@@ -46,15 +46,15 @@ class Rule:
     tuning; `worth_deep`: what tuning all must gain more than the tail to be worth its time.
     """
 
-    base: float = 0.15
-    size: float = 0.10
-    unlike: float = 0.40
-    tangled: float = -0.10
-    steep: float = 0.10
+    base: float = 0.04
+    size: float = 0.11
+    unlike: float = 0.36
+    tangled: float = -0.16
+    steep: float = 0.08
     deep: float = 1.15
     least: float = -0.3  # no prediction below this share, nor above `most`
     most: float = 0.8
-    spread: float = 0.25
+    spread: float = 0.15
     noise: float = 0.005
     worth: float = 0.005
     worth_deep: float = 0.01
