@@ -275,3 +275,24 @@ def test_a_disk_that_fills_up_leaves_the_run(frozen: Path, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-40])
     assert load_state(path, digest="a") is None
     Classifier.load(frozen)
+
+
+def test_advice_by_the_command(shapes: Path, call: Topwork) -> None:
+    code, out, _ = call("advise", shapes, "--size", 32, "--json")
+    plain = json.loads(out)
+    assert code == 0
+    assert plain["advice"] in ("head", "tail", "full")
+    assert len(plain["sentences"]) == 3
+    code, out, _ = call("advise", shapes, "--size", 32)
+    assert code == 0
+    assert all(sentence in out for sentence in plain["sentences"][:1])
+    one_line(call("advise", shapes / "none"), "none")
+
+
+def test_auto_follows_the_advice(shapes: Path, recipe: Recipe, tmp_path: Path) -> None:
+    told = Listener()
+    auto = dataclasses.replace(recipe, finetune=dataclasses.replace(QUICK, mode="auto", epochs=1))
+    run = train(shapes, tmp_path / "run", recipe=auto, watch=told)
+    assert run.advice is not None
+    assert (run.finetuned is None) == (run.advice.mode == "head")
+    assert set(run.advice.sentences) <= set(told.said)
