@@ -140,3 +140,15 @@ def test_other_weights_have_another_fingerprint(backbone: Backbone) -> None:
 
 def test_bytes_of_a_view() -> None:
     assert Cut("a", (10, 4, 4), 7, 0.5, 3).bytes_a_view == 2 * 160 + 4 * 7
+
+
+def test_one_pixel_convolutions_as_products_give_the_same(backbone: Backbone) -> None:
+    from topwork.tuning.trainable import GraphLayer
+
+    tail = split_at(backbone.graph, find_cuts(backbone.graph, backbone.facts.blocks)[10])[1]
+    x = np.random.default_rng(0).random((3, *tail.inputs[0].get_shape()[1:])).astype(np.float32)
+    plain, product = GraphLayer(tail), GraphLayer(tail, products=True)
+    kinds = [step.kind for step in product.plan.steps]
+    assert kinds.count("PointwiseConvolution") == 13
+    assert "Convolution" not in kinds
+    np.testing.assert_allclose(product(x).numpy(), plain(x).numpy(), rtol=1e-4, atol=1e-5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import keras  # noqa: TID253
@@ -20,6 +22,7 @@ from topwork.tuning.values import (
     count_images,
     numbers,
     plain,
+    product,
     reshaped,
     same_layout,
     tensor,
@@ -51,6 +54,13 @@ def reduced(function: Callable[..., Any]) -> Operator:
         return with_shape(Value(x, kept, value.of_images, value.last), step.shapes[0])
 
     return apply
+
+
+def mean(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """Keras' own takes float64 through float32 on JAX; of half precision, it does well to take the detour."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.mean(x, axis=axis, keepdims=keepdims)
+    return ops.sum(x, axis=axis, keepdims=keepdims) / prod(x.shape[a] for a in axis)
 
 
 def concat(step: Step, values: list[Value]) -> Value:
@@ -156,15 +166,50 @@ def matmul(step: Step, values: list[Value]) -> Value:
         two, turned[1] = with_shape(two, (*two.shape, 1)), False
     if _is_dense(one, two, turned[0]) or not (one.of_images or two.of_images):
         x, y = _alike(one, two)
-        out = ops.matmul(_turned(x, turned[0]), _turned(y, turned[1]))
+        out = product(_turned(x, turned[0]), _turned(y, turned[1]))
     else:
         rank = max(len(one.shape), len(two.shape))
         one, two = (with_rank(value, rank) for value in (one, two))
         x, y = _alike(one, two)
         x, y = (apart(Value(z, v.shape, v.of_images)) for z, v in ((x, one), (y, two)))
-        out = ops.matmul(_turned(x, turned[0]), _turned(y, turned[1]))
+        out = product(_turned(x, turned[0]), _turned(y, turned[1]))
     of_images = one.of_images or two.of_images
     return Value(reshaped(out, step.shapes[0], of_images), step.shapes[0], of_images)
+
+
+def einsum(step: Step, values: list[Value]) -> Value:
+    """Of two operands, as a product of matrices: (both, left, summed) times (both, summed, right).
+
+    Keras' own takes float64 through float32 on JAX.
+    """
+    equation = str(step.attributes["equation"]).replace(" ", "")
+    terms, out = equation.split("->")[0].split(","), equation.partition("->")[2]
+    letters = [*terms, out]
+    once = {c for c in "".join(letters) if sum(c in term for term in letters) == 1}
+    if len(terms) != 2 or "." in equation or once or any(len(set(term)) < len(term) for term in letters):
+        raise TopworkError(f"its equation is {equation!r}")
+    operands = [plain(value) for value in values]
+    sizes = {
+        c: n for term, v in zip(terms, operands, strict=True) for c, n in zip(term, v.shape, strict=True)
+    }
+    tensors = [
+        apart(replace(v, tensor=x)) if v.of_images else x
+        for v, x in zip(operands, _alike(*operands), strict=True)
+    ]
+    one, two = ("*" + term if v.of_images else term for term, v in zip(terms, operands, strict=True))
+    of_images = any(v.of_images for v in operands)
+    out, sizes["*"] = "*" * of_images + out, -1  # the images' own axis
+    both, summed = [c for c in out if c in one and c in two], [c for c in one if c not in out]
+    left, right = ([c for c in out if c in some and c not in both] for some in (one, two))
+
+    def laid(x: Any, term: str, *groups: list[str]) -> Any:
+        x = ops.transpose(x, [term.index(c) for group in groups for c in group])
+        return ops.reshape(x, [-1 if "*" in group else prod(sizes[c] for c in group) for group in groups])
+
+    x = product(laid(tensors[0], one, both, left, summed), laid(tensors[1], two, both, summed, right))
+    order = [*both, *left, *right]
+    x = ops.transpose(ops.reshape(x, [sizes[c] for c in order]), [order.index(c) for c in out])
+    return Value(reshaped(x, step.shapes[0], of_images), step.shapes[0], of_images)
 
 
 def _is_dense(one: Value, two: Value, turned: bool) -> bool:

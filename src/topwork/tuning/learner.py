@@ -3,9 +3,10 @@
 What it does, and whose advice it is: it starts from the solved head, so that the first steps don't wreck the
 features (LP-FT: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform
 out-of-distribution"); AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine's fall (2017, "SGDR");
-lower rates for lower stages (Howard and Ruder 2018, "Universal language model fine-tuning"); label smoothing
-(Szegedy et al. 2016, "Rethinking the Inception architecture"); clipped gradients (Pascanu et al. 2013); a moving
-average of the weights (Polyak and Juditsky 1992). Batch norm was folded into the weights, so its statistics stay.
+lower rates for lower stages (Howard and Ruder 2018, "Universal language model fine-tuning") and for a wide head;
+label smoothing (Szegedy et al. 2016, "Rethinking the Inception architecture"); clipped gradients (Pascanu et al.
+2013); a moving average of the weights (Polyak and Juditsky 1992). Batch norm was folded into the weights, so its
+statistics stay.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 WARM_UP = 0.1  # share of the steps
 CLIP = 1.0  # of the gradients' common norm
+# Adam moves each weight by the rate, however small its slope: over ten thousand features that turns a head about in
+# one step. From this width on, its rate falls with the width (Yang et al. 2022, "Tensor programs V").
+HEAD_WIDTH = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +64,8 @@ class LinearHead(keras.layers.Layer):  # type: ignore[misc]
         """float32 (N, D) → logits (N, K)."""
         if not np.array_equal(self.start.columns, np.arange(features.shape[-1])):
             features = keras.ops.take(features, self.start.columns, axis=1)
-        z = (features - self.start.mean) / self.start.deviation
+        mean, deviation = map(keras.ops.convert_to_tensor, (self.start.mean, self.start.deviation))
+        z = (features - mean) / deviation
         return keras.ops.matmul(z, self.kernel) + self.bias
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, int]:
@@ -101,7 +106,7 @@ class Learner:
     def __init__(
         self, tail: ov.Model, *, early: int, start: Start, recipe: FinetuneRecipe, steps: int
     ) -> None:
-        self.layer = GraphLayer(tail, name="tail")
+        self.layer = GraphLayer(tail, products=True, name="tail")
         self.head = LinearHead(start, name="head")
         picture = keras.Input(tuple(tail.inputs[0].get_shape())[1:], name="activation")
         before = keras.Input((early,), name="early")
@@ -113,6 +118,7 @@ class Learner:
         deepest = max(depth[place.node] for place in self.layer.places) + 1
         slower = [recipe.rate_decay ** (deepest - depth[place.node]) for place in self.layer.places]
         known = dict(zip(map(id, self.layer.weights_in_order), slower, strict=True))
+        known[id(self.head.kernel)] = min(1.0, HEAD_WIDTH / len(start.columns))
         factors = [known.get(id(variable), 1.0) for variable in self.model.trainable_variables]
         self.optimizer = Rates(
             factors,

@@ -12,8 +12,8 @@ import keras  # noqa: TID253
 from topwork.errors import TopworkError
 from topwork.tuning import axes, elementwise
 from topwork.tuning.elementwise import each, pairs, to_the
-from topwork.tuning.plan import Step, unsupported
-from topwork.tuning.spatial import average_pool, convolution, max_pool, pad
+from topwork.tuning.plan import POINTWISE, Step, unsupported
+from topwork.tuning.spatial import average_pool, convolution, max_pool, pad, pointwise
 from topwork.tuning.values import (
     Operator,
     Value,
@@ -37,9 +37,11 @@ def apply(step: Step, values: list[Value]) -> Value:
 
 
 OPERATORS: Mapping[str, Operator] = {
+    POINTWISE: pointwise,
     "Convolution": convolution,
     "GroupConvolution": convolution,
     "MatMul": axes.matmul,
+    "Einsum": axes.einsum,
     "Add": pairs(elementwise.add),
     "Subtract": pairs(ops.subtract),
     "Multiply": pairs(ops.multiply),
@@ -64,7 +66,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Convert": elementwise.convert,
     "MaxPool": max_pool,
     "AvgPool": average_pool,
-    "ReduceMean": axes.reduced(ops.mean),
+    "ReduceMean": axes.reduced(axes.mean),
     "ReduceSum": axes.reduced(ops.sum),
     "ReduceMax": axes.reduced(ops.max),
     "Concat": axes.concat,

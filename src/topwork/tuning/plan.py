@@ -8,7 +8,7 @@ tuned constant finds its way back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ HANDFUL = (
 )
 WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}  # any float constant that goes in here is a weight
 SCALED = {"Add", "Subtract", "Multiply", "Divide"}  # and here one of more than a handful of numbers
+POINTWISE = "PointwiseConvolution"  # OpenVINO has no such kind: see `with_products`
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 
@@ -125,6 +126,22 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
         result_shape=tuple(work.outputs[0].get_shape()),
         digest=graphs.digest(graph),
     )
+
+
+def with_products(plan: Plan) -> Plan:
+    """The same, but convolutions by one pixel are marked as what they are: matrix products."""
+
+    def marked(step: Step) -> Step:
+        kernel = plan.constants.get(step.inputs[1]) if step.kind == "Convolution" else None
+        if kernel is None or set(kernel.value.shape[2:]) != {1}:
+            return step
+        attributes = step.attributes
+        bare = attributes["auto_pad"] == "valid" or not any(
+            [*attributes["pads_begin"], *attributes["pads_end"]]
+        )
+        return replace(step, kind=POINTWISE) if bare and set(attributes["strides"]) == {1} else step
+
+    return replace(plan, steps=tuple(map(marked, plan.steps)))
 
 
 def _output(graph: ov.Model, name: str | None) -> int:

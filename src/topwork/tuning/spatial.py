@@ -19,6 +19,7 @@ from topwork.tuning.values import (
     channels_last,
     numbers,
     plain,
+    product,
     reshaped,
     tensor,
 )
@@ -77,8 +78,6 @@ def convolution(step: Step, values: list[Value]) -> Value:
     window = _window(step, image, kernel.shape[3 if grouped else 2 :])
     x = tensor(image)
     weights = tensor(kernel, like=x)
-    if not grouped and set(window.kernel) == set(window.strides) == {1} and window.is_bare:
-        return _pointwise(step, x, weights)
     padding = "same" if window.same else "valid"
     if not window.same:
         x = _bordered(x, window, 0.0)
@@ -104,12 +103,14 @@ def convolution(step: Step, values: list[Value]) -> Value:
     return Value(x, step.shapes[0], of_images=True, last=True)
 
 
-def _pointwise(step: Step, x: Any, weights: Any) -> Value:
+def pointwise(step: Step, values: list[Value]) -> Value:
     """A convolution by a kernel of one pixel is a matrix product, whose gradients TensorFlow computes faster."""
-    outputs, inputs = weights.shape[:2]
-    product = ops.matmul(ops.reshape(x, (-1, inputs)), ops.transpose(ops.reshape(weights, (outputs, inputs))))
+    x = tensor(channels_last(values[0]))
+    weights = tensor(values[1], like=x)
+    outputs, inputs = values[1].shape[:2]
+    rows = product(ops.reshape(x, (-1, inputs)), ops.transpose(ops.reshape(weights, (outputs, inputs))))
     shape = step.shapes[0]
-    return Value(ops.reshape(product, (-1, *shape[2:], outputs)), shape, of_images=True, last=True)
+    return Value(ops.reshape(rows, (-1, *shape[2:], outputs)), shape, of_images=True, last=True)
 
 
 def max_pool(step: Step, values: list[Value]) -> Value:

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("tuning a network", "finetune") from error
 
 from topwork.tuning.operators import OPERATORS, apply
-from topwork.tuning.plan import Place, Plan, read
+from topwork.tuning.plan import Place, Plan, read, with_products
 from topwork.tuning.values import Value, constant, plain, tensor
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
     Args:
         graph: one input; left alone.
         output: the name of the output to give; None where there is only one.
+        products: compute convolutions by one pixel as matrix products. They learn faster so; but OpenVINO can't
+            compile some SavedModels made of them.
 
     Raises:
         InputError: no such output, or several and none named.
@@ -47,9 +49,13 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
     plan: Plan
     places: tuple[Place, ...]
 
-    def __init__(self, graph: ov.Model, *, output: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, graph: ov.Model, *, output: str | None = None, products: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.plan = read(graph, output=output)
+        if products:
+            self.plan = with_products(self.plan)
         for step in self.plan.steps:
             if step.kind not in OPERATORS:
                 apply(step, [])  # says what is wrong before anything is made

@@ -129,3 +129,8 @@ def axes_held(value: Value, axes: Sequence[int]) -> list[int]:
     """The graph's `axes`, negative ones too, as the tensor's."""
     rank = len(value.shape)
     return [value.order.index(axis % rank) for axis in axes]
+
+
+def product(x: Any, y: Any) -> Any:
+    """Of matrices, or of two batches of them. Keras' own takes float64 through float32 on PyTorch."""
+    return x @ y
