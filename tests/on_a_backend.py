@@ -1,8 +1,9 @@
 """A program for `test_trainable_backends.py`, run with KERAS_BACKEND set: is a graph's layer right on that backend?
 
-Takes the path of a graph with one output; prints JSON: `backend`; `gap`: of the layer's numbers from OpenVINO's, as
-a part of the largest; `slope`: of a central difference in float64 from the gradient, relative; `patched`: of the
-layer's numbers, its weights moved, from those of the patched graph; and `moved`: how far that moved them.
+Takes paths of graphs with one output; prints a line of JSON for each: `backend`; `gap`: of the layer's numbers from
+OpenVINO's, as a part of the largest; `slope`: of a central difference in float64 from the gradient, relative;
+`patched`: of the layer's numbers, its weights moved, from those of the patched graph;
+`moved`: how far that moved them.
 """
 
 from __future__ import annotations
@@ -80,4 +81,5 @@ def gradient(layer: GraphLayer, images: Array, mixture: Array) -> list[Array]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for path in sys.argv[1:]:
+        main(path)
