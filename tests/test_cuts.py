@@ -128,14 +128,16 @@ def test_one_view_of_several(views: Any, backbone: Backbone) -> None:
 
 
 def test_other_weights_have_another_fingerprint(backbone: Backbone) -> None:
-    same = retuned(backbone, backbone.graph)
+    same = retuned(backbone, backbone.graph, "")
     assert same.facts == backbone.facts
     shaken = backbone.graph.clone()
     node = next(n for n in shaken.get_ordered_ops() if n.get_type_name() == "Constant" and n.data.size > 100)
     node.output(0).replace(op.constant(node.data * np.float32(1.01)).output(0))
-    other = retuned(backbone, shaken)
+    other = retuned(backbone, shaken, "whole")
     assert other.facts.fingerprint != backbone.facts.fingerprint
-    assert dataclasses.replace(other.facts, fingerprint=backbone.facts.fingerprint) == backbone.facts
+    as_before = {"fingerprint": backbone.facts.fingerprint, "tuned": ""}
+    assert dataclasses.replace(other.facts, **as_before) == backbone.facts
+    assert str(other.facts) == f"{backbone.facts}, tuned whole"
 
 
 def test_bytes_of_a_view() -> None:

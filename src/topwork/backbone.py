@@ -35,7 +35,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BackboneFacts:
-    """What is known of a backbone and travels with a classifier. `precision` is what it runs in, never "auto"."""
+    """What is known of a backbone and travels with a classifier. `precision` is what it runs in, never "auto".
+
+    `tuned`: what of it learnt from its user's own photos, such as "after block9"; empty where it is as published.
+    """
 
     handle: str
     size_px: int
@@ -47,6 +50,7 @@ class BackboneFacts:
     license: str
     source: str
     fingerprint: str
+    tuned: str = ""
 
     @property
     def width(self) -> int:
@@ -60,7 +64,8 @@ class BackboneFacts:
 
     def __str__(self) -> str:
         views = "" if self.views == "one" else f", views {self.views}"
-        return f"{self.handle} at {self.size_px} px, {self.precision}{views}"
+        tuned = f", tuned {self.tuned}" if self.tuned else ""
+        return f"{self.handle} at {self.size_px} px, {self.precision}{views}{tuned}"
 
     def to_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__slots__ if name != "blocks"}
@@ -68,7 +73,8 @@ class BackboneFacts:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> BackboneFacts:
-        known = {name: plain[name] for name in cls.__slots__ if name != "blocks"}
+        known = {name: plain[name] for name in cls.__slots__ if name not in ("blocks", "tuned")}
+        known["tuned"] = plain.get("tuned", "")  # no such thing in runs of before
         return cls(**known, blocks=tuple(Block(name, start, stop) for name, start, stop in plain["blocks"]))
 
 
@@ -148,12 +154,11 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
     return Backbone(facts, graph)
 
 
-def retuned(backbone: Backbone, graph: ov.Model) -> Backbone:
+def retuned(backbone: Backbone, graph: ov.Model, tuned: str) -> Backbone:
     """The same backbone with other weights: `graph` in place of its own, known by its own fingerprint."""
     facts = backbone.facts
-    return Backbone(
-        dataclasses.replace(facts, fingerprint=_fingerprint(graph, facts.fit, facts.precision)), graph
-    )
+    fingerprint = _fingerprint(graph, facts.fit, facts.precision)
+    return Backbone(dataclasses.replace(facts, fingerprint=fingerprint, tuned=tuned), graph)
 
 
 def resolve_precision(precision: Precision) -> Precision:

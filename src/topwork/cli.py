@@ -165,6 +165,9 @@ def finetune(
     turns: Annotated[bool | None, typer.Option(help="Whether photos are turned, too.")] = None,
     crop: Annotated[float | None, typer.Option(help="The least share that a crop keeps; 1: none.")] = None,
     colour: Annotated[float | None, typer.Option(help="How much colours change; 0: not at all.")] = None,
+    native: Annotated[
+        bool | None, typer.Option(help="Tune a SavedModel by its own training mode; with --mode full.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was broken off.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -175,7 +178,9 @@ def finetune(
     from topwork.runfolder import RECIPE
 
     given = Recipe.load(run / RECIPE).finetune
-    given = _given(given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate)
+    given = _given(
+        given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate, native=native
+    )
     given = dataclasses.replace(
         given, augment=_given(given.augment, flips=flips, turns=turns, crop=crop, colour=colour)
     )

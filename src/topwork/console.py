@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from topwork.watch import Advance, Fetching
+from topwork.watch import Bar, Fetching
 
 
 class Console:
@@ -60,7 +60,7 @@ class Console:
         return tell
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
         """A bar over `total` items; it goes away where the output is no terminal."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import Task as RichTask
@@ -84,7 +84,14 @@ class Console:
             Rate(),
             TextColumn("·"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self._rich, disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda n: progress.update(task, advance=n)
+            task = progress.add_task(title, total=total, note="")
+
+            def advance(done: int, note: str | None = None, /) -> None:
+                if note is not None:
+                    progress.update(task, note=f"· {note}")
+                progress.update(task, advance=done)
+
+            yield advance

@@ -195,6 +195,7 @@ def _told(tuned: Tuned, verdict: Verdict | None, clock: Clock) -> dict[str, Any]
     return {
         "kept": tuned.better,
         "cut": tuned.cut.name if tuned.cut else None,
+        "tried": [dataclasses.asdict(one) for one in tuned.tried],
         "mix": tuned.mix,
         "planned_epochs": tuned.epochs,
         "history": [dataclasses.asdict(epoch) for epoch in tuned.history],

@@ -69,7 +69,8 @@ class FinetuneRecipe:
     """Whether the network itself learns too, and how (see `tuning.tune`). Rates are per step of a batch."""
 
     mode: FinetuneMode = "head"
-    cut: str | None = None  # where the tail begins; None: by its cost
+    cut: str | None = None  # where the tail begins; None: by its cost, and by what validation images gain
+    native: bool = False  # with "full": a SavedModel by its own training mode, not its graph
     minutes: float = 15.0  # what tuning may take, at most
     epochs: int = 15
     views: int = (
@@ -170,6 +171,10 @@ def _check_tuning(tuning: FinetuneRecipe) -> None:
     ):
         if not least <= value <= most:
             raise InputError(f"finetune.{name} must be {least:g} to {most:g}; got {value:g}")
+    if tuning.native and tuning.mode != "full":
+        raise InputError(
+            f"finetune.native tunes a SavedModel end to end: it goes with the mode full only; got {tuning.mode}"
+        )
 
 
 def _without_none(plain: dict[str, Any]) -> dict[str, Any]:

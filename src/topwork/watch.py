@@ -10,6 +10,13 @@ Advance = Callable[[int], None]  # told how many more items are done
 Fetching = Callable[[int, int | None], None]  # told how many bytes came so far, and how many there are
 
 
+class Bar(Protocol):
+    """An open progress bar."""
+
+    def __call__(self, done: int, note: str | None = None, /) -> None:
+        """`done` more items; and what the bar says beside them from now on, such as the loss."""
+
+
 class Watch(Protocol):
     """Someone who looks on."""
 
@@ -19,7 +26,7 @@ class Watch(Protocol):
     def download(self, title: str) -> Fetching:
         """A progress bar for a download, told of bytes so far, and in all if known; it opens at the first call."""
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
+    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
         """A progress bar over `total` items, open while the block runs."""
 
 
@@ -33,6 +40,6 @@ class Silent:
         """No bar."""
         return lambda done, total: None
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Advance]:
+    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
         """No bar."""
-        return nullcontext(lambda _: None)
+        return nullcontext(lambda done, note=None: None)

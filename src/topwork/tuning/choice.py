@@ -12,9 +12,9 @@ from topwork.recipe import FinetuneRecipe
 from topwork.tuning.cuts import Cut
 
 # A step of training against the engine's forward run of the same graph, for one image (docs/benchmarks.md).
-STEP_COST = 10.0
+STEP_COST = 6.0
 LARGEST_SHARE = 0.75  # what comes before is edges and colours: it need not learn, and costs most
-HELD_VIEWS = 1.0
+TRIED, APART = 3, 0.6
 
 
 def forward_seconds(backbone: Backbone, *, images: int = 12) -> float:
@@ -42,8 +42,10 @@ def tail_seconds(cut: Cut, recipe: FinetuneRecipe, *, images: int, forward_s: fl
     return images * forward_s * (prefix + epochs)
 
 
-def choose_cut(cuts: Sequence[Cut], recipe: FinetuneRecipe, *, images: int, forward_s: float) -> Cut:
-    """The largest tail that the time and the disk allow; if none is, the smallest that the disk allows.
+def affordable_cuts(
+    cuts: Sequence[Cut], recipe: FinetuneRecipe, *, images: int, forward_s: float
+) -> tuple[Cut, ...]:
+    """The cuts that the time and the disk allow, the largest tail first; if none is, the smallest tail of all.
 
     Raises:
         InputError: no activations fit on what the disk may hold, or the network can't be cut.
@@ -66,9 +68,22 @@ def choose_cut(cuts: Sequence[Cut], recipe: FinetuneRecipe, *, images: int, forw
         if cut.tail_share <= LARGEST_SHARE
         and tail_seconds(cut, recipe, images=images, forward_s=forward_s) <= allowed
     ]
-    if affordable:
-        return max(affordable, key=lambda cut: cut.tail_share)
-    return min(fit, key=lambda cut: cut.tail_share)
+    smallest = min(fit, key=lambda cut: cut.tail_share)
+    return tuple(sorted(affordable, key=lambda cut: -cut.tail_share)) or (smallest,)
+
+
+def thinned(cuts: Sequence[Cut]) -> tuple[Cut, ...]:
+    """A few of them, from the largest tail on, each at most `APART` of the one before: near ones differ little."""
+    some = list(cuts[:1])
+    for cut in cuts[1:]:
+        if len(some) < TRIED and cut.tail_share <= APART * some[-1].tail_share:
+            some.append(cut)
+    return tuple(some)
+
+
+def trial_seconds(cuts: Sequence[Cut], recipe: FinetuneRecipe, *, forward_s: float, steps: int) -> float:
+    """What a trial of cuts takes, about: `steps` of the largest, and as long for each of the others."""
+    return len(cuts) * steps * recipe.batch * cuts[0].tail_share * STEP_COST * forward_s
 
 
 def affordable_epochs(recipe: FinetuneRecipe, *, epoch_s: float, spent_s: float) -> int:

@@ -12,7 +12,7 @@ statistics stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,36 @@ CLIP = 1.0  # of the gradients' common norm
 # Adam moves each weight by the rate, however small its slope: over ten thousand features that turns a head about in
 # one step. From this width on, its rate falls with the width (Yang et al. 2022, "Tensor programs V").
 HEAD_WIDTH = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """What learns below the head: a Keras layer or model, `shape` (without the batch) to features (N, D).
+
+    `weights`: the variables that a checkpoint must keep; `rates`: for each, the factor of its rate.
+    """
+
+    layer: Any
+    shape: tuple[int, ...]
+    weights: tuple[Any, ...]
+    rates: tuple[float, ...]
+
+
+def graph_body(graph: ov.Model, recipe: FinetuneRecipe, *, fixed: Collection[str] = ()) -> Body:
+    """A graph as a body; lower stages learn more slowly, and the nodes named in `fixed` stay as they are.
+
+    Raises:
+        TopworkError: the graph has an operator that can't be trained; it names it.
+    """
+    layer = GraphLayer(graph, products=True, name="tail")
+    nodes = graph.get_ordered_ops() if fixed else []
+    for place, weight in zip(layer.places, layer.weights_in_order, strict=True):
+        weight.trainable = not (fixed and nodes[place.node].get_friendly_name() in fixed)
+    depth = depths(graph)
+    deepest = max(depth[place.node] for place in layer.places) + 1
+    rates = [recipe.rate_decay ** (deepest - depth[place.node]) for place in layer.places]
+    shape = tuple(graph.inputs[0].get_shape())[1:]
+    return Body(layer, shape, tuple(layer.weights_in_order), tuple(rates))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,31 +123,26 @@ class Rates(keras.optimizers.AdamW):  # type: ignore[misc]
 
 
 class Learner:
-    """A tail, the head on it, and the optimiser.
+    """What learns, the head on it, and the optimiser.
 
     Args:
-        tail: the graph that learns: its input is activations (1, C, H, W) or pictures (1, S, S, 3).
-        early: how many features come from before the cut.
+        body: what learns below the head: its input is activations (1, C, H, W) or pictures (1, S, S, 3).
+        early: how many features come from before it.
         start: the head to begin with.
         recipe: rates and the like.
         steps: how many there will be in all.
     """
 
-    def __init__(
-        self, tail: ov.Model, *, early: int, start: Start, recipe: FinetuneRecipe, steps: int
-    ) -> None:
-        self.layer = GraphLayer(tail, products=True, name="tail")
+    def __init__(self, body: Body, *, early: int, start: Start, recipe: FinetuneRecipe, steps: int) -> None:
+        self.body = body
         self.head = LinearHead(start, name="head")
-        picture = keras.Input(tuple(tail.inputs[0].get_shape())[1:], name="activation")
+        picture = keras.Input(body.shape, name="activation")
         before = keras.Input((early,), name="early")
-        late = self.layer(picture)
+        late = body.layer(picture)
         features = keras.ops.concatenate([before, late], axis=1) if early else late
         inputs = [picture, before] if early else [picture]
         self.model = keras.Model(inputs, self.head(features))
-        depth = depths(tail)
-        deepest = max(depth[place.node] for place in self.layer.places) + 1
-        slower = [recipe.rate_decay ** (deepest - depth[place.node]) for place in self.layer.places]
-        known = dict(zip(map(id, self.layer.weights_in_order), slower, strict=True))
+        known = dict(zip(map(id, body.weights), body.rates, strict=True))
         known[id(self.head.kernel)] = min(1.0, HEAD_WIDTH / len(start.columns))
         factors = [known.get(id(variable), 1.0) for variable in self.model.trainable_variables]
         self.optimizer = Rates(
@@ -156,13 +181,13 @@ class Learner:
         return np.asarray(self.model.predict_on_batch(inputs))
 
     def weights(self) -> list[Array]:
-        """Of the tail, in the order of its places, then of the head."""
-        variables = [*self.layer.weights_in_order, self.head.kernel, self.head.bias]
+        """Of the body, then of the head."""
+        variables = [*self.body.weights, self.head.kernel, self.head.bias]
         return [np.array(v.numpy()) for v in variables]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
         """What `weights` gave."""
-        variables = [*self.layer.weights_in_order, self.head.kernel, self.head.bias]
+        variables = [*self.body.weights, self.head.kernel, self.head.bias]
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from topwork.engine import stream
 from topwork.errors import Stopped
 from topwork.recipe import FinetuneRecipe
 from topwork.tensorboard import scalars
@@ -21,6 +23,7 @@ from topwork.watch import Watch
 Array = np.ndarray[Any, Any]
 PATIENCE = 5  # epochs without a lower validation loss, after which it stops
 AT_ONCE = 64  # images that are looked at together where nothing is learnt
+LATE = 20  # steps whose loss the bar shows
 TRIED_STEPS = 2  # to time one, after one that prepares
 
 
@@ -68,19 +71,18 @@ def fit(
         watch.say(f"going on after {len(state.history)} of {state.epochs} epochs")
     steps = steps_an_epoch(len(lesson.learn), recipe.batch)
     with scalars(curves) as log, watch.bar("tuning", state.epochs * len(lesson.learn)) as advance:
-        advance(len(state.history) * len(lesson.learn))
+        advance(len(state.history) * len(lesson.learn), _note([], state.history))
         try:
             while len(state.history) < state.epochs and not _stuck(state.history):
                 number, began, losses, right = len(state.history), time.perf_counter(), [], 0.0
                 random = np.random.default_rng([seed, number])
-                for rows in _batches(random.permutation(lesson.learn), steps):
-                    inputs = lesson.source.changed(rows, number, random)
-                    loss = learner.learn(
-                        inputs, lesson.one_hot(rows), lesson.weights[rows].astype(np.float32)
-                    )
-                    losses.append(loss)
-                    log.train(learner.step, loss=loss, rate=learner.rate)
-                    advance(len(rows))
+                with closing(_ahead(lesson, number, random, steps)) as batches:
+                    for rows, inputs in batches:
+                        weights = lesson.weights[rows].astype(np.float32)
+                        loss = learner.learn(inputs, lesson.one_hot(rows), weights)
+                        losses.append(loss)
+                        log.train(learner.step, loss=loss, rate=learner.rate)
+                        advance(len(rows), _note(losses, state.history))
                 held_loss, right = held_out(learner, lesson, learner.average)
                 seconds = time.perf_counter() - began
                 epoch = Epoch(number, float(np.mean(losses)), held_loss, right, seconds)
@@ -154,6 +156,27 @@ def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> fl
 def steps_an_epoch(images: int, batch: int) -> int:
     """All images are seen; batches differ by one image at most."""
     return max(1, round(images / batch))
+
+
+def _ahead(
+    lesson: Lesson, epoch: int, random: np.random.Generator, steps: int
+) -> Generator[tuple[Array, list[Array]], None, None]:
+    """The batches of an epoch, each made ready while the one before it is learnt from.
+
+    One thread makes them, one after another: what is random in them comes in the same order each time.
+    """
+
+    def ready(rows: Array) -> tuple[Array, list[Array]]:
+        return rows, lesson.source.changed(rows, epoch, random)
+
+    return stream(ready, _batches(random.permutation(lesson.learn), steps), workers=1)
+
+
+def _note(losses: Sequence[float], history: Sequence[Epoch]) -> str:
+    """For the bar: the loss of late, and how well validation images were told at the end of the last epoch."""
+    parts = [f"loss {np.mean(losses[-LATE:]):.3f}"] if losses else []
+    parts += [f"accuracy {100 * history[-1].held_accuracy:.1f} %"] if history else []
+    return ", ".join(parts)
 
 
 def _batches(rows: Array, count: int) -> Iterator[Array]:

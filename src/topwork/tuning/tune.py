@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork import graph as graphs
-from topwork.backbone import Backbone, retuned
+from topwork.backbone import LAST, BackboneFacts, retuned
 from topwork.classifier import Classifier, targets_for
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits, split
@@ -26,13 +26,15 @@ from topwork.heads.head import Head, fit_temperature
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
 from topwork.tuning.checkpoint import Epoch, State, load_state
-from topwork.tuning.choice import affordable_epochs, choose_cut, forward_seconds
-from topwork.tuning.cuts import Cut, cut_named, find_cuts, join, split_at
-from topwork.tuning.learner import Learner
+from topwork.tuning.choice import affordable_epochs
+from topwork.tuning.cuts import Cut, join, split_at
+from topwork.tuning.learner import Body, Learner, Start, graph_body
 from topwork.tuning.loop import Lesson, fit, logits_of, score, step_seconds, steps_an_epoch
+from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.sources import Pictures, Stored
 from topwork.tuning.start import head_layer, solve_start
 from topwork.tuning.trainable import patch
+from topwork.tuning.trial import Chosen, Tried, choose_cut
 from topwork.watch import Watch
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MIXES = (0.25, 0.5, 0.75, 1.0)  # shares of the tuned weights that are tried
-CHECKPOINT, ACTIVATIONS = "checkpoint.npz", "activations"
+CHECKPOINT, ACTIVATIONS, NATIVE = "checkpoint.npz", "activations", "native"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,14 +50,15 @@ class Tuned:
     """What came of a tuning.
 
     `better`: whether validation images prefer `classifier` to the frozen one. `mix`: the share of the tuned
-    weights, 0 to 1. `cut`: where the tail begins; None where the whole network learnt. `epochs`: how many were
-    planned.
+    weights, 0 to 1. `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a
+    trial, if there was one. `epochs`: how many were planned.
     """
 
     classifier: Classifier
     better: bool
     mix: float
     cut: Cut | None
+    tried: tuple[Tried, ...]
     history: tuple[Epoch, ...]
     epochs: int
     seconds: dict[str, float]
@@ -76,75 +79,94 @@ def tune(frozen: Classifier, splits: Splits, recipe: Recipe, *, folder: Path, wa
         TopworkError: the disk is full; an operator that can't be trained.
     """
     began = time.perf_counter()
-    settings, facts = recipe.finetune, frozen.backbone.facts
+    settings, facts, seed = recipe.finetune, frozen.backbone.facts, recipe.split.seed
     learn, held = _parts(splits, recipe)
     both = learn.concatenate(held)
-    lesson_rows = np.arange(len(both))
-    single = graphs.single_view(frozen.backbone.graph)
-    one_view = Backbone(dataclasses.replace(facts, views="one"), single)
-    prefix, cut = None, None
-    folder.mkdir(parents=True, exist_ok=True)
-    if settings.mode == "full":
-        tail = single
-        source: Any = Pictures(both, facts.size_px, facts.fit, settings.augment, recipe.split.seed)
-    else:
-        cuts = find_cuts(single, facts.blocks)
-        if settings.cut:
-            cut = cut_named(cuts, settings.cut)
-        else:
-            forward_s = forward_seconds(one_view)
-            cut = choose_cut(cuts, settings, images=len(both), forward_s=forward_s)
-        watch.say(
-            f"tuning what comes after {cut.name}: {100 * cut.tail_share:.0f} % of the network's work; what comes "
-            f"before is run once, for {settings.views} views of {len(both)} images"
-        )
-        prefix, tail = split_at(single, cut)
-        with watch.bar("activations", len(both)) as progress:
-            stored = store_activations(
-                both,
-                prefix,
-                size_px=facts.size_px,
-                fit=facts.fit,
-                precision=facts.precision,
-                recipe=settings.augment,
-                views=settings.views,
-                seed=recipe.split.seed,
-                folder=folder / ACTIVATIONS,
-                budget_bytes=int(settings.disk_gb * 1e9),
-                progress=progress,
-            )
-        source = Stored(stored)
+    rows = np.arange(len(both))
     lesson = Lesson(
-        source=source,
-        learn=lesson_rows[: len(learn)],
-        held=lesson_rows[len(learn) :],
+        source=Pictures(both, facts.size_px, facts.fit, settings.augment, seed),
+        learn=rows[: len(learn)],
+        held=rows[len(learn) :],
         targets=targets_for(frozen, both),
         weights=both.weights(),
         class_count=len(frozen.classes),
     )
-    columns = facts.columns(frozen.blocks)
+    folder.mkdir(parents=True, exist_ok=True)
+    single = graphs.single_view(frozen.backbone.graph)
+    blocks = (LAST,) if settings.native else frozen.blocks
+    columns = facts.columns(blocks)
+    prefix, tail, chosen = None, single, Chosen(None, ())
+    if settings.mode == "tail":
+        chosen = choose_cut(
+            frozen.backbone,
+            single,
+            columns,
+            lesson,
+            both,
+            recipe,
+            folder=folder,
+            digest=_digest(single, lesson, recipe),
+            watch=watch,
+        )
+        assert chosen.cut is not None
+        watch.say(
+            f"tuning what comes after {chosen.cut.name}: {100 * chosen.cut.tail_share:.0f} % of the network's work; "
+            f"what comes before is run once, for {settings.views} views of {len(both)} images"
+        )
+        prefix, tail = split_at(single, chosen.cut)
+        lesson = dataclasses.replace(lesson, source=_store(both, prefix, facts, recipe, folder, watch))
     watch.say("solving the head that the tuning begins with")
-    start = solve_start(tail, lesson, columns, seed=recipe.split.seed)
-    learner, state, first = _learn(tail, cut, start, lesson, recipe, folder, began, watch)
+    start = solve_start(tail, lesson, columns, seed=seed)
+    if settings.native:
+        start = dataclasses.replace(start, columns=np.arange(len(columns)))
+        body = native_body(facts)
+    else:
+        body = graph_body(tail, settings)
+    early = chosen.cut.early if chosen.cut else 0
+    learner, state, first = _learn(body, early, start, lesson, recipe, tail, folder, began, watch)
     mix, better, logits = _mix(learner, lesson, first, state)
     kernel, bias = (np.asarray(w) for w in learner.weights()[-2:])
-    graph = patch(tail, learner.layer)
-    whole = graph if prefix is None else join(prefix, graph)
-    whole.output(0).set_names({"features"})
-    backbone = retuned(frozen.backbone, graphs.average_views(whole, facts.views))
+    if settings.native:
+        backbone = native_backbone(body, facts, folder / NATIVE)
+    else:
+        graph = patch(tail, body.layer)
+        whole = graph if prefix is None else join(prefix, graph)
+        whole.output(0).set_names({"features"})
+        what = f"after {chosen.cut.name}" if chosen.cut else "whole"
+        backbone = retuned(frozen.backbone, graphs.average_views(whole, facts.views), what)
     targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
     head = Head("linear", (head_layer(start, kernel, bias),), fit_temperature(logits, targets, weights))
-    classifier = Classifier(frozen.classes, backbone, frozen.blocks, head)
-    seconds = {"total": round(time.perf_counter() - began, 3)}
     return Tuned(
-        classifier=classifier,
+        classifier=Classifier(frozen.classes, backbone, blocks, head),
         better=better,
         mix=mix,
-        cut=cut,
+        cut=chosen.cut,
+        tried=chosen.tried,
         history=state.history,
         epochs=state.epochs,
-        seconds=seconds,
+        seconds={"total": round(time.perf_counter() - began, 3)},
     )
+
+
+def _store(
+    both: Dataset, prefix: ov.Model, facts: BackboneFacts, recipe: Recipe, folder: Path, watch: Watch
+) -> Stored:
+    settings = recipe.finetune
+    with watch.bar("activations", len(both)) as progress:
+        stored = store_activations(
+            both,
+            prefix,
+            size_px=facts.size_px,
+            fit=facts.fit,
+            precision=facts.precision,
+            recipe=settings.augment,
+            views=settings.views,
+            seed=recipe.split.seed,
+            folder=folder / ACTIVATIONS,
+            budget_bytes=int(settings.disk_gb * 1e9),
+            progress=progress,
+        )
+    return Stored(stored)
 
 
 def _parts(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -162,11 +184,12 @@ def _parts(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
 
 
 def _learn(
-    tail: ov.Model,
-    cut: Cut | None,
-    start: Any,
+    body: Body,
+    early: int,
+    start: Start,
     lesson: Lesson,
     recipe: Recipe,
+    tail: ov.Model,
     folder: Path,
     began: float,
     watch: Watch,
@@ -177,13 +200,7 @@ def _learn(
     keras.utils.set_random_seed(seed)
     digest = _digest(tail, lesson, recipe)
     a_epoch = steps_an_epoch(len(lesson.learn), settings.batch)
-    learner = Learner(
-        tail,
-        early=cut.early if cut else 0,
-        start=start,
-        recipe=settings,
-        steps=settings.epochs * a_epoch,
-    )
+    learner = Learner(body, early=early, start=start, recipe=settings, steps=settings.epochs * a_epoch)
     first = learner.weights()
     epochs = _planned(folder / CHECKPOINT, digest)
     if epochs is None:

@@ -1,0 +1,97 @@
+"""A SavedModel that learns by its own training mode: batch statistics move, dropout drops."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.backbone import LAST, Backbone, BackboneFacts, backbone_of
+from topwork.errors import InputError, TopworkError
+from topwork.hub.handle import parse
+from topwork.hub.module import load_module
+from topwork.hub.pixels import pixels
+from topwork.hub.resolve import resolve
+from topwork.tuning.learner import Body
+
+Array = np.ndarray[Any, Any]
+
+
+def native_body(facts: BackboneFacts) -> Body:
+    """The module of a backbone, as the framework that it was made with runs it: pictures in [0, 255] to its features.
+
+    Raises:
+        InputError: it is no SavedModel, or one that can't be trained.
+    """
+    path = _saved_model(facts)
+    from topwork.tfhub import KerasLayer  # checks that Keras is on TensorFlow
+    from topwork.tfhub.frameworks import keras
+
+    layer = KerasLayer(str(path), trainable=True)
+    if not layer.trainable_variables:
+        raise InputError(
+            f"{facts.handle}: expected a SavedModel with weights that can be trained; it has none: tune its graph "
+            "(leave --native out)"
+        )
+    entry = keras.Input((facts.size_px, facts.size_px, 3), name="picture")
+    scaling = pixels(facts.pixels, "chosen")
+    scaled = entry * np.array(scaling.scale, np.float32) + np.array(scaling.offset, np.float32)
+    features = layer(scaled[..., ::-1] if scaling.bgr else scaled)
+    if isinstance(features, dict) or len(features.shape) not in (2, 4):
+        raise InputError(
+            f"{facts.handle}: expected features (N, D) or (N, H, W, D) of the SavedModel when called; it gives "
+            f"{features if isinstance(features, dict) else tuple(features.shape)}: leave --native out"
+        )
+    if len(features.shape) == 4:
+        features = keras.ops.mean(features, axis=(1, 2))
+    model = keras.Model(entry, features, name="native")
+    weights = tuple(v for v in layer.weights if keras.backend.is_float_dtype(v.dtype))
+    return Body(model, (facts.size_px, facts.size_px, 3), weights, (1.0,) * len(weights))
+
+
+def native_backbone(body: Body, facts: BackboneFacts, folder: Path) -> Backbone:
+    """What a native body has become, as a backbone: written to `folder` as a SavedModel and converted.
+
+    Raises:
+        TopworkError: its features are not what the body gives.
+    """
+    body.layer.export(folder, verbose=False)
+    module = load_module(str(folder), size_px=facts.size_px, range="0..255")
+    backbone = backbone_of(module, fit=facts.fit, views=facts.views, precision=facts.precision)
+    own = {name: getattr(facts, name) for name in ("handle", "pixels", "license", "source")}
+    backbone = Backbone(dataclasses.replace(backbone.facts, **own, tuned="whole, natively"), backbone.graph)
+    _check(body, backbone)
+    return backbone
+
+
+def _check(body: Body, backbone: Backbone) -> None:
+    """The published features of the graph are those of the body."""
+    from topwork import graph as graphs
+    from topwork.engine import Engine
+
+    facts = dataclasses.replace(backbone.facts, views="one", precision="f32")
+    size = facts.size_px
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    found = Engine(Backbone(facts, graphs.single_view(backbone.graph)))(picture)[facts.columns((LAST,))]
+    wanted = np.asarray(body.layer.predict_on_batch(picture[None].astype(np.float32)))[0]
+    if found.shape != wanted.shape or np.abs(found - wanted).max() > 1e-3 * max(np.abs(wanted).max(), 1e-6):
+        raise TopworkError(
+            f"{facts.handle}: what it has learnt can't be written as a graph: its features would differ. Tune its "
+            "graph instead (leave --native out)"
+        )
+
+
+def _saved_model(facts: BackboneFacts) -> Path:
+    handle = parse(facts.source if Path(facts.source).exists() else facts.handle)
+    path = None
+    if handle.kind in ("path", "url", "kaggle", "hf"):
+        found = resolve(handle)
+        path = next((file.parent for file in found.rglob("saved_model.pb")), None)
+    if path is None:
+        raise InputError(
+            f"{facts.handle}: expected a SavedModel to tune natively; this is none: leave --native out, and its "
+            "graph is tuned"
+        )
+    return path

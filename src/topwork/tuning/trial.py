@@ -1,0 +1,221 @@
+"""A short trial of a few cuts, on some of the images: which tail makes the most of the same time?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork.backbone import Backbone
+from topwork.heads.head import fit_temperature
+from topwork.tuning.activations import store_activations
+from topwork.tuning.choice import affordable_cuts, forward_seconds, thinned, trial_seconds
+from topwork.tuning.cuts import Cut, cut_named, find_cuts, split_at
+from topwork.tuning.learner import Learner, graph_body
+from topwork.tuning.loop import Lesson, logits_of, score
+from topwork.tuning.sources import Stored
+from topwork.tuning.start import solve_start
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from topwork.backbone import BackboneFacts
+    from topwork.data.dataset import Dataset
+    from topwork.recipe import FinetuneRecipe, Recipe
+    from topwork.watch import Watch
+
+Array = np.ndarray[Any, Any]
+IMAGES, HELD = 640, 320  # to learn from and to choose by, at most
+STEPS = (
+    24  # of the largest tail; a smaller one takes as many more as its steps are cheaper, up to `MOST` times
+)
+MOST = 3.0
+TIME_SHARE = 0.12  # of the time allowed: a trial that would take more is left out
+CHOICE, TRIAL = "cut.json", "trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A cut, and the validation loss that its tail came to in the trial (at its own best temperature)."""
+
+    cut: str
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Where the tail begins, and what a trial of some places came to, if there was one."""
+
+    cut: Cut | None
+    tried: tuple[Tried, ...]
+
+
+def choose_cut(
+    backbone: Backbone,
+    single: ov.Model,
+    columns: Array,
+    lesson: Lesson,
+    both: Dataset,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    digest: str,
+    watch: Watch,
+) -> Chosen:
+    """The cut that was asked for; else, of those that the time allows, the one that a trial finds best.
+
+    How fast this machine is has a part in it, so the choice is kept in `folder` for a tuning of the same `digest`
+    that goes on later. The other arguments are those of `try_cuts`.
+
+    Raises:
+        InputError: no such cut, or none that the disk allows.
+    """
+    settings, facts = recipe.finetune, backbone.facts
+    cuts = find_cuts(single, facts.blocks)
+    if settings.cut:
+        return Chosen(cut_named(cuts, settings.cut), ())
+    kept = _kept_choice(folder / CHOICE, digest)
+    if kept is not None:
+        return Chosen(cut_named(cuts, kept[0]), kept[1])
+    one_view = Backbone(dataclasses.replace(facts, views="one"), single)
+    forward_s = forward_seconds(one_view)
+    allowed = thinned(affordable_cuts(cuts, settings, images=len(both), forward_s=forward_s))
+    seconds = trial_seconds(allowed, settings, forward_s=forward_s, steps=STEPS)
+    cut, tried = allowed[0], tuple[Tried, ...]()
+    if len(allowed) > 1 and seconds <= TIME_SHARE * 60 * settings.minutes:
+        tried = try_cuts(
+            allowed,
+            single,
+            facts,
+            columns,
+            lesson,
+            both,
+            settings,
+            folder=folder / TRIAL,
+            seed=recipe.split.seed,
+            watch=watch,
+        )
+        best = min(tried, key=lambda one: one.loss)
+        cut = cut_named(cuts, best.cut)
+        told = ", ".join(f"{one.loss:.3f} after {one.cut}" for one in tried)
+        watch.say(f"validation loss after the same short time: {told}")
+    plain = {"digest": digest, "cut": cut.name, "tried": [dataclasses.asdict(one) for one in tried]}
+    (folder / CHOICE).write_text(json.dumps(plain), encoding="utf-8")
+    return Chosen(cut, tried)
+
+
+def _kept_choice(path: Path, digest: str) -> tuple[str, tuple[Tried, ...]] | None:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["digest"] != digest:
+            return None
+        return str(plain["cut"]), tuple(Tried(**one) for one in plain["tried"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def try_cuts(
+    cuts: Sequence[Cut],
+    graph: ov.Model,
+    facts: BackboneFacts,
+    columns: Array,
+    lesson: Lesson,
+    dataset: Dataset,
+    recipe: FinetuneRecipe,
+    *,
+    folder: Path,
+    seed: int,
+    watch: Watch,
+) -> tuple[Tried, ...]:
+    """Train each tail for the same time, about, and look at validation images.
+
+    All are tried as parts of the largest tail, whose lower layers then stay as they are: so one set of activations
+    is enough. Which layers to tune, found by trying: Kaplun et al. 2023, "Less is more: selective layer finetuning
+    with SubTuning".
+
+    Args:
+        cuts: the largest tail first.
+        graph: image to features, one view.
+        facts: the network's.
+        columns: the features that the head sees.
+        lesson: rows of `dataset` to learn from and to choose by; its source is not used.
+        dataset: all images.
+        recipe: the settings of the tuning.
+        folder: for activations; it is removed again.
+        seed: of all that is random.
+        watch: told of the progress.
+    """
+    import keras
+
+    random = np.random.default_rng([seed, 0x7415])
+    learn, held = (
+        np.sort(random.permutation(rows)[:most])
+        for rows, most in ((lesson.learn, IMAGES), (lesson.held, HELD))
+    )
+    rows = np.concatenate([learn, held])
+    prefix, tail = split_at(graph, cuts[0])
+    try:
+        with watch.bar("activations of some", len(rows)) as progress:
+            stored = store_activations(
+                dataset.select(rows.tolist()),
+                prefix,
+                size_px=facts.size_px,
+                fit=facts.fit,
+                precision=facts.precision,
+                recipe=recipe.augment,
+                views=1,
+                seed=seed,
+                folder=folder,
+                budget_bytes=int(recipe.disk_gb * 1e9),
+                progress=progress,
+            )
+        some = dataclasses.replace(
+            lesson,
+            source=Stored(stored),
+            learn=np.arange(len(learn)),
+            held=np.arange(len(learn), len(rows)),
+            targets=lesson.targets[rows],
+            weights=lesson.weights[rows],
+        )
+        start = solve_start(tail, some, columns, seed=seed)
+        steps = [round(STEPS * min(MOST, cuts[0].tail_share / cut.tail_share)) for cut in cuts]
+        tried = []
+        with watch.bar("trying cuts", sum(steps) * recipe.batch) as progress:
+            for cut, count in zip(cuts, steps, strict=True):
+                keras.utils.set_random_seed(seed)
+                body = graph_body(tail, recipe, fixed=_before(cut, cuts[0], graph, tail))
+                learner = Learner(body, early=cuts[0].early, start=start, recipe=recipe, steps=count)
+                for batch in _batches(some.learn, recipe.batch, count, seed):
+                    inputs = some.source.plain(batch)
+                    learner.learn(inputs, some.one_hot(batch), some.weights[batch].astype(np.float32))
+                    progress(len(batch))
+                learner.set_weights(learner.average)
+                logits = logits_of(learner, some.source, some.held)
+                targets, weights = some.targets[some.held], some.weights[some.held]
+                loss, _ = score(logits / fit_temperature(logits, targets, weights), targets, weights)
+                tried.append(Tried(cut.name, round(loss, 5)))
+        return tuple(tried)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _before(cut: Cut, largest: Cut, graph: ov.Model, tail: ov.Model) -> frozenset[str]:
+    """The names of the nodes of the largest tail that come before `cut`."""
+    if cut == largest:
+        return frozenset()
+    _, after = split_at(graph, cut)
+    names = [{node.get_friendly_name() for node in some.get_ordered_ops()} for some in (tail, after)]
+    return frozenset(names[0] - names[1])
+
+
+def _batches(rows: Array, size: int, count: int, seed: int) -> list[Array]:
+    random = np.random.default_rng([seed, 0x7416])
+    size = min(size, len(rows))
+    order = np.concatenate([random.permutation(rows) for _ in range(-(-count * size // len(rows)))])
+    return [order[i * size : (i + 1) * size] for i in range(count)]
