@@ -196,9 +196,11 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     with Console().bar("features", 10) as advance:
-        advance(10)
+        advance(4, "loss 0.412, accuracy 85.1 %")
+        advance(6)
     out, err = capsys.readouterr()
     assert out == ""
+    assert "loss 0.412, accuracy 85.1 %" in err
     assert "features" in err
     assert "10/10" in err
     assert "img/s" in err
