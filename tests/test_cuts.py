@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import Any
 
@@ -14,7 +13,7 @@ from openvino import opset13 as op
 from topwork import graph as graphs
 from topwork.backbone import Backbone, Block, load_backbone, retuned
 from topwork.errors import InputError, TopworkError
-from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, join, split_at
+from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, join, only_last, split_at
 
 
 def run(graph: ov.Model, x: Any) -> Any:
@@ -39,6 +38,21 @@ def test_prefix_and_tail_are_the_whole_at_every_cut(backbone: Backbone) -> None:
         assert early.shape == (1, cut.early)
         np.testing.assert_allclose(np.concatenate([early, late], axis=1), wanted, rtol=1e-6)
         np.testing.assert_allclose(run(join(prefix, tail), image)["features"], wanted, rtol=1e-6)
+
+
+def test_the_last_features_alone(backbone: Backbone) -> None:
+    image = picture(backbone.facts.size_px)
+    last = backbone.facts.columns(("last",))
+    wanted = run(backbone.graph, image)[0][:, last]
+    np.testing.assert_allclose(run(only_last(backbone.graph), image)[0], wanted, rtol=1e-6)
+    cuts = find_cuts(backbone.graph, backbone.facts.blocks)
+    for cut in (cuts[0], cuts[9]):
+        prefix, tail = split_at(backbone.graph, cut, last=True)
+        assert len(prefix.outputs) == 1
+        np.testing.assert_allclose(run(join(prefix, tail), image)["features"], wanted, rtol=1e-6)
+        assert {n.get_friendly_name() for n in tail.get_ordered_ops()} - {"activation"} & set(
+            depths(backbone.graph)
+        )
 
 
 def test_the_cuts_go_down_the_network(backbone: Backbone) -> None:
@@ -106,8 +120,8 @@ def test_depths_count_the_blocks_made_without_a_weight(backbone: Backbone) -> No
     tail = split_at(backbone.graph, cut)[1]
     found = depths(tail)
     kernels = [
-        found[number]
-        for number, node in enumerate(tail.get_ordered_ops())
+        found[node.get_friendly_name()]
+        for node in tail.get_ordered_ops()
         if node.get_type_name() in ("Convolution", "GroupConvolution")
     ]
     # of each block, the wide layer and the filter go into its own features, the narrow one into the next block's
@@ -128,15 +142,13 @@ def test_one_view_of_several(views: Any, backbone: Backbone) -> None:
 
 
 def test_other_weights_have_another_fingerprint(backbone: Backbone) -> None:
-    same = retuned(backbone, backbone.graph, "")
-    assert same.facts == backbone.facts
+    same = retuned(backbone, backbone.graph, "whole")
     shaken = backbone.graph.clone()
     node = next(n for n in shaken.get_ordered_ops() if n.get_type_name() == "Constant" and n.data.size > 100)
     node.output(0).replace(op.constant(node.data * np.float32(1.01)).output(0))
     other = retuned(backbone, shaken, "whole")
-    assert other.facts.fingerprint != backbone.facts.fingerprint
-    as_before = {"fingerprint": backbone.facts.fingerprint, "tuned": ""}
-    assert dataclasses.replace(other.facts, **as_before) == backbone.facts
+    assert same.facts.fingerprint == backbone.facts.fingerprint != other.facts.fingerprint
+    assert other.facts.blocks == (Block("last", 0, backbone.facts.width),)
     assert str(other.facts) == f"{backbone.facts}, tuned whole"
 
 

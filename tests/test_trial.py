@@ -72,13 +72,11 @@ def test_a_trial_decides_and_is_remembered(
     pytest.importorskip("keras")
     recipe = Recipe(finetune=FinetuneRecipe(mode="tail", minutes=60, batch=4, rate=1e-3))
     single = graphs.single_view(backbone.graph)
-    columns = backbone.facts.columns(("block14", "last"))
 
     def chosen(digest: str, told: Listener) -> object:
         return choose_cut(
             backbone,
             single,
-            columns,
             lesson,
             load(shapes),
             recipe,
@@ -110,9 +108,9 @@ def test_what_stays_in_a_trial(backbone: Backbone) -> None:
     single = graphs.single_view(backbone.graph)
     cuts = find_cuts(single, backbone.facts.blocks)
     large, small = cut_named(cuts, "block9"), cut_named(cuts, "block13")
-    tail = split_at(single, large)[1]
+    tail = split_at(single, large, last=True)[1]
     body = graph_body(tail, FinetuneRecipe(), fixed=_before(small, large, single, tail))
     learning = sorted(int(np.prod(v.shape)) for v in body.layer.trainable_variables)
-    alone = graph_body(split_at(single, small)[1], FinetuneRecipe())
+    alone = graph_body(split_at(single, small, last=True)[1], FinetuneRecipe())
     assert learning == sorted(int(np.prod(v.shape)) for v in alone.layer.trainable_variables)
     assert len(learning) < len(body.weights)

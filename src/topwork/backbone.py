@@ -155,10 +155,17 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
 
 
 def retuned(backbone: Backbone, graph: ov.Model, tuned: str) -> Backbone:
-    """The same backbone with other weights: `graph` in place of its own, known by its own fingerprint."""
+    """The same backbone with other weights: `graph`, whose features are the last layer's, in place of its own."""
     facts = backbone.facts
-    fingerprint = _fingerprint(graph, facts.fit, facts.precision)
-    return Backbone(dataclasses.replace(facts, fingerprint=fingerprint, tuned=tuned), graph)
+    return Backbone(
+        dataclasses.replace(
+            facts,
+            blocks=(Block(LAST, 0, graph.outputs[0].shape[1]),),
+            fingerprint=_fingerprint(graph, facts.fit, facts.precision),
+            tuned=tuned,
+        ),
+        graph,
+    )
 
 
 def resolve_precision(precision: Precision) -> Precision:

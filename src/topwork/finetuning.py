@@ -96,7 +96,7 @@ def finetune(
     if not resume:
         shutil.rmtree(folder / WORK, ignore_errors=True)
     with clock.time("tune"), writing(folder):
-        tuned = tune(frozen, splits, settings, folder=folder / WORK, watch=watch)
+        tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
     with open_store(classifier.backbone.facts) as store:
         with clock.time("score"), watch.bar("scoring", len(everything)) as progress:

@@ -103,17 +103,29 @@ def cut_named(cuts: Sequence[Cut], name: str) -> Cut:
     raise InputError(one_of(name, [cut.name for cut in cuts], what="cut"))
 
 
-def split_at(graph: ov.Model, cut: Cut) -> tuple[ov.Model, ov.Model]:
+def only_last(graph: ov.Model) -> ov.Model:
+    """The graph without its features but for the last block of them, as it was published."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    graph = graph.clone()
+    result = op.result(_leaves(graph)[-1].source)
+    result.output(0).set_names({"features"})
+    return ov.Model([result], graph.get_parameters())
+
+
+def split_at(graph: ov.Model, cut: Cut, *, last: bool = False) -> tuple[ov.Model, ov.Model]:
     """Prefix: `image` to `activation` (1, C, H, W) and `early` (1, E). Tail: `activation` to `late` (1, L).
 
-    Early and late features side by side are the graph's own; where none are early, there is no such output.
+    Early and late features side by side are the graph's own; where none are early, there is no such output. With
+    `last`, they are those of `only_last`, and none are early.
     """
     import openvino as ov
     from openvino import opset13 as op
 
     first = graph.clone()
     leaves = _leaves(first)
-    count = _count(leaves, cut.early)
+    count = 0 if last else _count(leaves, cut.early)
     activation = op.result(first.get_ordered_ops()[cut.node].output(0))
     activation.output(0).set_names({ACTIVATION})
     results = [activation]
@@ -129,7 +141,7 @@ def split_at(graph: ov.Model, cut: Cut) -> tuple[ov.Model, ov.Model]:
     parameter.output(0).set_names({ACTIVATION})
     for target in source.get_target_inputs():
         target.replace_source_output(parameter.output(0))
-    late = op.result(_beside(leaves[count:]))
+    late = op.result(leaves[-1].source if last else _beside(leaves[count:]))
     late.output(0).set_names({LATE})
     return prefix, ov.Model([late], [parameter])
 
@@ -150,12 +162,15 @@ def join(prefix: ov.Model, tail: ov.Model) -> ov.Model:
     return whole
 
 
-def depths(graph: ov.Model) -> list[int]:
-    """For each node of a graph whose output is features: how many blocks of them are made without it."""
+def depths(graph: ov.Model) -> dict[str, int]:
+    """For each node's name, in a graph whose output is features: how many blocks of them are made without it."""
     nodes = graph.get_ordered_ops()
     place = {node.get_name(): number for number, node in enumerate(nodes)}
     needs = [_ancestors(nodes, place, place[leaf.source.get_node().get_name()]) for leaf in _leaves(graph)]
-    return [sum(number not in needed for needed in needs) for number in range(len(nodes))]
+    return {
+        node.get_friendly_name(): sum(number not in needed for needed in needs)
+        for number, node in enumerate(nodes)
+    }
 
 
 @dataclass(frozen=True, slots=True)

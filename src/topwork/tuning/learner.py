@@ -12,7 +12,7 @@ statistics stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.tuning.checkpoint import State
-from topwork.tuning.cuts import depths
 from topwork.tuning.trainable import GraphLayer
 
 if TYPE_CHECKING:
@@ -49,31 +48,44 @@ class Body:
     rates: tuple[float, ...]
 
 
-def graph_body(graph: ov.Model, recipe: FinetuneRecipe, *, fixed: Collection[str] = ()) -> Body:
+def graph_body(
+    graph: ov.Model,
+    recipe: FinetuneRecipe,
+    *,
+    depth: Mapping[str, int] | None = None,
+    fixed: Collection[str] = (),
+) -> Body:
     """A graph as a body; lower stages learn more slowly, and the nodes named in `fixed` stay as they are.
+
+    Args:
+        graph: from pictures or activations to features.
+        recipe: `rate_decay`.
+        depth: of nodes by their names, in stages (`topwork.tuning.cuts.depths`); None: all learn at one rate.
+        fixed: names of nodes.
 
     Raises:
         TopworkError: the graph has an operator that can't be trained; it names it.
     """
     layer = GraphLayer(graph, products=True, name="tail")
-    nodes = graph.get_ordered_ops() if fixed else []
-    for place, weight in zip(layer.places, layer.weights_in_order, strict=True):
-        weight.trainable = not (fixed and nodes[place.node].get_friendly_name() in fixed)
-    depth = depths(graph)
-    deepest = max(depth[place.node] for place in layer.places) + 1
-    rates = [recipe.rate_decay ** (deepest - depth[place.node]) for place in layer.places]
+    nodes = graph.get_ordered_ops()
+    names = [nodes[place.node].get_friendly_name() for place in layer.places]
+    for name, weight in zip(names, layer.weights_in_order, strict=True):
+        weight.trainable = name not in fixed
+    rates = [1.0] * len(names)
+    if depth is not None:
+        deepest = max(depth[name] for name in names) + 1
+        rates = [recipe.rate_decay ** (deepest - depth[name]) for name in names]
     shape = tuple(graph.inputs[0].get_shape())[1:]
     return Body(layer, shape, tuple(layer.weights_in_order), tuple(rates))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """A solved linear head: features → (features[columns] − mean) / deviation · weight + bias.
+    """A solved linear head: features → (features − mean) / deviation · weight + bias.
 
-    `columns` int64 (D',); `mean`, `deviation` float32 (D',); `weight` float32 (D', K); `bias` float32 (K,).
+    `mean`, `deviation` float32 (D,); `weight` float32 (D, K); `bias` float32 (K,).
     """
 
-    columns: Array
     mean: Array
     deviation: Array
     weight: Array
@@ -92,8 +104,6 @@ class LinearHead(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, features: Any) -> Any:
         """float32 (N, D) → logits (N, K)."""
-        if not np.array_equal(self.start.columns, np.arange(features.shape[-1])):
-            features = keras.ops.take(features, self.start.columns, axis=1)
         mean, deviation = map(keras.ops.convert_to_tensor, (self.start.mean, self.start.deviation))
         z = (features - mean) / deviation
         return keras.ops.matmul(z, self.kernel) + self.bias
@@ -127,23 +137,18 @@ class Learner:
 
     Args:
         body: what learns below the head: its input is activations (1, C, H, W) or pictures (1, S, S, 3).
-        early: how many features come from before it.
         start: the head to begin with.
         recipe: rates and the like.
         steps: how many there will be in all.
     """
 
-    def __init__(self, body: Body, *, early: int, start: Start, recipe: FinetuneRecipe, steps: int) -> None:
+    def __init__(self, body: Body, *, start: Start, recipe: FinetuneRecipe, steps: int) -> None:
         self.body = body
         self.head = LinearHead(start, name="head")
         picture = keras.Input(body.shape, name="activation")
-        before = keras.Input((early,), name="early")
-        late = body.layer(picture)
-        features = keras.ops.concatenate([before, late], axis=1) if early else late
-        inputs = [picture, before] if early else [picture]
-        self.model = keras.Model(inputs, self.head(features))
+        self.model = keras.Model(picture, self.head(body.layer(picture)))
         known = dict(zip(map(id, body.weights), body.rates, strict=True))
-        known[id(self.head.kernel)] = min(1.0, HEAD_WIDTH / len(start.columns))
+        known[id(self.head.kernel)] = min(1.0, HEAD_WIDTH / len(start.mean))
         factors = [known.get(id(variable), 1.0) for variable in self.model.trainable_variables]
         self.optimizer = Rates(
             factors,
@@ -161,7 +166,7 @@ class Learner:
         self.recipe, self.steps, self.step = recipe, steps, 0
         self.average = [w.copy() for w in self.weights()]
 
-    def learn(self, inputs: list[Array], targets: Array, weights: Array) -> float:
+    def learn(self, inputs: Array, targets: Array, weights: Array) -> float:
         """One step. `targets` float32 (B, K); `weights` float32 (B,). Gives the batch's loss."""
         self.optimizer.learning_rate = self.rate
         loss = self.model.train_on_batch(inputs, targets, sample_weight=weights)
@@ -176,7 +181,7 @@ class Learner:
         """Of the next step, for the head; the stages' are lower."""
         return self.recipe.rate * rate_at(self.step, self.steps)
 
-    def logits(self, inputs: list[Array]) -> Array:
+    def logits(self, inputs: Array) -> Array:
         """float32 (B, K), by the weights as they are."""
         return np.asarray(self.model.predict_on_batch(inputs))
 

@@ -160,13 +160,13 @@ def steps_an_epoch(images: int, batch: int) -> int:
 
 def _ahead(
     lesson: Lesson, epoch: int, random: np.random.Generator, steps: int
-) -> Generator[tuple[Array, list[Array]], None, None]:
+) -> Generator[tuple[Array, Array], None, None]:
     """The batches of an epoch, each made ready while the one before it is learnt from.
 
     One thread makes them, one after another: what is random in them comes in the same order each time.
     """
 
-    def ready(rows: Array) -> tuple[Array, list[Array]]:
+    def ready(rows: Array) -> tuple[Array, Array]:
         return rows, lesson.source.changed(rows, epoch, random)
 
     return stream(ready, _batches(random.permutation(lesson.learn), steps), workers=1)

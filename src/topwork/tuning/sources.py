@@ -22,13 +22,13 @@ Array = np.ndarray[Any, Any]
 
 
 class Source(Protocol):
-    """Inputs of a `Learner` for images by their row."""
+    """Inputs of a `Learner` for images by their row, float32 (B, …)."""
 
-    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> list[Array]:
+    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> Array:
         """Augmented, as `random` has it."""
         ...
 
-    def plain(self, rows: Array) -> list[Array]:
+    def plain(self, rows: Array) -> Array:
         """As they are."""
         ...
 
@@ -39,15 +39,14 @@ class Stored:
 
     activations: Activations
 
-    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> list[Array]:
+    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> Array:
         return self._get(rows, random.integers(0, self.activations.views, len(rows)))
 
-    def plain(self, rows: Array) -> list[Array]:
+    def plain(self, rows: Array) -> Array:
         return self._get(rows, np.zeros(len(rows), np.int64))
 
-    def _get(self, rows: Array, views: Array) -> list[Array]:
-        activation, early = self.activations.batch(rows, views)
-        return [activation.astype(np.float32), *([early] if early.shape[1] else [])]
+    def _get(self, rows: Array, views: Array) -> Array:
+        return self.activations.batch(rows, views)[0].astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,14 @@ class Pictures:
     recipe: AugmentRecipe
     seed: int
 
-    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> list[Array]:
+    def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> Array:
         numbers = random.integers(0, 2**31, len(rows))
         return self._get(rows, [int(number) for number in numbers], epoch)
 
-    def plain(self, rows: Array) -> list[Array]:
+    def plain(self, rows: Array) -> Array:
         return self._get(rows, [0] * len(rows), 0)
 
-    def _get(self, rows: Array, numbers: Sequence[int], epoch: int) -> list[Array]:
+    def _get(self, rows: Array, numbers: Sequence[int], epoch: int) -> Array:
         def look(item: tuple[int, int]) -> Array:
             row, number = item
             example = self.dataset[row]
@@ -81,4 +80,4 @@ class Pictures:
 
         pairs = list(zip(rows.tolist(), numbers, strict=True))
         with closing(stream(look, pairs, workers=core_count())) as results:
-            return [np.stack(list(results)).astype(np.float32)]
+            return np.stack(list(results)).astype(np.float32)

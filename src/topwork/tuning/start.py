@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.data.dataset import Dataset
+from topwork.data.split import Splits
 from topwork.engine import compile_model, core_count, stream
-from topwork.heads.head import Layer
+from topwork.features import Features
+from topwork.heads.fitting import fit_head
+from topwork.heads.head import Layer, fit_temperature
 from topwork.heads.linear import fit_linear, fold_affine, moments
+from topwork.recipe import Recipe
 from topwork.tuning.learner import Start
-from topwork.tuning.loop import Lesson
+from topwork.tuning.loop import Lesson, score
+from topwork.watch import Silent
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -22,16 +31,16 @@ BOTH = 5000  # images, up to which the head sees each as it is and changed
 FOLDS = 5
 
 
-def solve_start(tail: ov.Model, lesson: Lesson, columns: Array, *, seed: int) -> Start:
-    """A linear head on features of the tail, of changed pictures as the network will see them.
+def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
+    """A linear head on features of `graph`, of changed pictures as the network will see them.
 
     Where a network learns from turned pictures, a head that never saw one would begin far off.
     """
     random = np.random.default_rng([seed, 0x5747])
-    changed = _features(tail, lesson, random)[:, columns]
+    changed = _features(graph, lesson, random)
     parts = [changed]
     if len(lesson.learn) <= BOTH:
-        parts = [_features(tail, lesson, None)[:, columns], changed]
+        parts = [_features(graph, lesson, None), changed]
     x = np.concatenate(parts)
     count = len(parts)
     targets = np.tile(lesson.targets[lesson.learn], count)
@@ -45,7 +54,37 @@ def solve_start(tail: ov.Model, lesson: Lesson, columns: Array, *, seed: int) ->
     # The head's own sharpness: logits by their temperature are what the loss should see.
     weight = layer.weight * scale[:, None] / fit.head.temperature
     bias = (layer.bias + mean @ layer.weight) / fit.head.temperature
-    return Start(columns, mean.astype(np.float32), scale, weight.astype(np.float32), bias.astype(np.float32))
+    return Start(mean.astype(np.float32), scale, weight.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldScore:
+    """Of validation images, weighted: the log-loss at its own best temperature, and the accuracy."""
+
+    loss: float
+    accuracy: float
+
+    @classmethod
+    def of(cls, logits: Array, targets: Array, weights: Array) -> HeldScore:
+        return cls(*score(logits / fit_temperature(logits, targets, weights), targets, weights))
+
+
+def frozen_score(
+    features: Features, learn: Dataset, held: Dataset, recipe: Recipe, *, targets: Array, tensorboard: Path
+) -> HeldScore:
+    """How the frozen features do on validation images with a head, of the recipe's kind, that never saw those.
+
+    Args:
+        features: of all these images.
+        learn: to fit the head on.
+        held: the validation images; `targets` int64 are theirs.
+        recipe: `head` has the settings.
+        tensorboard: for the curves of a head that has some.
+    """
+    none = held.select([])
+    fitted = fit_head(features, Splits(learn, none, none), recipe, tensorboard=tensorboard, watch=Silent())
+    logits = fitted.head.logits(features.part(held).matrix(fitted.blocks))
+    return HeldScore.of(logits, targets, held.weights())
 
 
 def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:
@@ -53,21 +92,20 @@ def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:
     return fold_affine(kernel, bias, start.mean, start.deviation)
 
 
-def _features(tail: ov.Model, lesson: Lesson, random: np.random.Generator | None) -> Array:
+def _features(graph: ov.Model, lesson: Lesson, random: np.random.Generator | None) -> Array:
     """Of the images to learn from, float32 (N, D), by the engine."""
     threads = core_count()
-    compiled = compile_model(tail, "f32", threads=threads)
+    compiled = compile_model(graph, "f32", threads=threads)
     local = threading.local()
-    picture = tail.inputs[0].get_element_type().to_dtype()
+    kind = graph.inputs[0].get_element_type().to_dtype()
 
-    def run(inputs: list[Array]) -> Array:
+    def run(batch: Array) -> Array:
         request = getattr(local, "request", None)
         if request is None:
             request = local.request = compiled.create_infer_request()
-        late = request.infer([inputs[0].astype(picture)])[0][0]
-        return np.concatenate([*(early[0] for early in inputs[1:]), late]).astype(np.float32)
+        return np.array(request.infer([batch.astype(kind)])[0][0], np.float32)
 
-    def each() -> Any:
+    def each() -> Iterator[Array]:
         for row in lesson.learn:
             one = np.array([row])
             yield lesson.source.plain(one) if random is None else lesson.source.changed(one, 0, random)

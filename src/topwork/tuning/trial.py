@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.backbone import Backbone
-from topwork.heads.head import fit_temperature
 from topwork.tuning.activations import store_activations
 from topwork.tuning.choice import affordable_cuts, forward_seconds, thinned, trial_seconds
-from topwork.tuning.cuts import Cut, cut_named, find_cuts, split_at
+from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, split_at
 from topwork.tuning.learner import Learner, graph_body
-from topwork.tuning.loop import Lesson, logits_of, score
+from topwork.tuning.loop import Lesson, logits_of
 from topwork.tuning.sources import Stored
-from topwork.tuning.start import solve_start
+from topwork.tuning.start import HeldScore, solve_start
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -59,7 +58,6 @@ class Chosen:
 def choose_cut(
     backbone: Backbone,
     single: ov.Model,
-    columns: Array,
     lesson: Lesson,
     both: Dataset,
     recipe: Recipe,
@@ -93,7 +91,6 @@ def choose_cut(
             allowed,
             single,
             facts,
-            columns,
             lesson,
             both,
             settings,
@@ -124,7 +121,6 @@ def try_cuts(
     cuts: Sequence[Cut],
     graph: ov.Model,
     facts: BackboneFacts,
-    columns: Array,
     lesson: Lesson,
     dataset: Dataset,
     recipe: FinetuneRecipe,
@@ -143,7 +139,6 @@ def try_cuts(
         cuts: the largest tail first.
         graph: image to features, one view.
         facts: the network's.
-        columns: the features that the head sees.
         lesson: rows of `dataset` to learn from and to choose by; its source is not used.
         dataset: all images.
         recipe: the settings of the tuning.
@@ -159,7 +154,7 @@ def try_cuts(
         for rows, most in ((lesson.learn, IMAGES), (lesson.held, HELD))
     )
     rows = np.concatenate([learn, held])
-    prefix, tail = split_at(graph, cuts[0])
+    prefix, tail = split_at(graph, cuts[0], last=True)
     try:
         with watch.bar("activations of some", len(rows)) as progress:
             stored = store_activations(
@@ -183,23 +178,23 @@ def try_cuts(
             targets=lesson.targets[rows],
             weights=lesson.weights[rows],
         )
-        start = solve_start(tail, some, columns, seed=seed)
+        start = solve_start(tail, some, seed=seed)
         steps = [round(STEPS * min(MOST, cuts[0].tail_share / cut.tail_share)) for cut in cuts]
         tried = []
         with watch.bar("trying cuts", sum(steps) * recipe.batch) as progress:
             for cut, count in zip(cuts, steps, strict=True):
                 keras.utils.set_random_seed(seed)
-                body = graph_body(tail, recipe, fixed=_before(cut, cuts[0], graph, tail))
-                learner = Learner(body, early=cuts[0].early, start=start, recipe=recipe, steps=count)
+                fixed = _before(cut, cuts[0], graph, tail)
+                body = graph_body(tail, recipe, depth=depths(graph), fixed=fixed)
+                learner = Learner(body, start=start, recipe=recipe, steps=count)
                 for batch in _batches(some.learn, recipe.batch, count, seed):
                     inputs = some.source.plain(batch)
                     learner.learn(inputs, some.one_hot(batch), some.weights[batch].astype(np.float32))
                     progress(len(batch))
                 learner.set_weights(learner.average)
                 logits = logits_of(learner, some.source, some.held)
-                targets, weights = some.targets[some.held], some.weights[some.held]
-                loss, _ = score(logits / fit_temperature(logits, targets, weights), targets, weights)
-                tried.append(Tried(cut.name, round(loss, 5)))
+                held_score = HeldScore.of(logits, some.targets[some.held], some.weights[some.held])
+                tried.append(Tried(cut.name, round(held_score.loss, 5)))
         return tuple(tried)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -209,7 +204,7 @@ def _before(cut: Cut, largest: Cut, graph: ov.Model, tail: ov.Model) -> frozense
     """The names of the nodes of the largest tail that come before `cut`."""
     if cut == largest:
         return frozenset()
-    _, after = split_at(graph, cut)
+    _, after = split_at(graph, cut, last=True)
     names = [{node.get_friendly_name() for node in some.get_ordered_ops()} for some in (tail, after)]
     return frozenset(names[0] - names[1])
 

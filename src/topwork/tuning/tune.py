@@ -22,17 +22,18 @@ from topwork.classifier import Classifier, targets_for
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits, split
 from topwork.errors import InputError
+from topwork.features import Features
 from topwork.heads.head import Head, fit_temperature
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
 from topwork.tuning.checkpoint import Epoch, State, load_state
 from topwork.tuning.choice import affordable_epochs
-from topwork.tuning.cuts import Cut, join, split_at
+from topwork.tuning.cuts import Cut, depths, join, only_last, split_at
 from topwork.tuning.learner import Body, Learner, Start, graph_body
-from topwork.tuning.loop import Lesson, fit, logits_of, score, step_seconds, steps_an_epoch
+from topwork.tuning.loop import Lesson, fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.sources import Pictures, Stored
-from topwork.tuning.start import head_layer, solve_start
+from topwork.tuning.start import HeldScore, frozen_score, head_layer, solve_start
 from topwork.tuning.trainable import patch
 from topwork.tuning.trial import Chosen, Tried, choose_cut
 from topwork.watch import Watch
@@ -49,13 +50,16 @@ CHECKPOINT, ACTIVATIONS, NATIVE = "checkpoint.npz", "activations", "native"
 class Tuned:
     """What came of a tuning.
 
-    `better`: whether validation images prefer `classifier` to the frozen one. `mix`: the share of the tuned
+    `better`: whether validation images prefer `classifier` to frozen features, by loss and no less by accuracy;
+    `before`, `after`: how both did on them. `mix`: the share of the tuned
     weights, 0 to 1. `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a
     trial, if there was one. `epochs`: how many were planned.
     """
 
     classifier: Classifier
     better: bool
+    before: HeldScore
+    after: HeldScore
     mix: float
     cut: Cut | None
     tried: tuple[Tried, ...]
@@ -64,11 +68,17 @@ class Tuned:
     seconds: dict[str, float]
 
 
-def tune(frozen: Classifier, splits: Splits, recipe: Recipe, *, folder: Path, watch: Watch) -> Tuned:
+def tune(
+    frozen: Classifier, features: Features, splits: Splits, recipe: Recipe, *, folder: Path, watch: Watch
+) -> Tuned:
     """Tune the network of a classifier on the images it learnt from; look at no test image.
+
+    Above it learns a head on the last layer's features alone. The roots of all stages' features, on which frozen
+    heads do best, are steep near 0: networks hardly learn through them (docs/benchmarks.md).
 
     Args:
         frozen: what it begins with, and is measured against.
+        features: its features, of all images of `splits`.
         splits: train, and, where there is one, validation: images that can be read.
         recipe: `finetune` has the settings.
         folder: for what is kept while it runs: activations, checkpoint, curves.
@@ -93,14 +103,11 @@ def tune(frozen: Classifier, splits: Splits, recipe: Recipe, *, folder: Path, wa
     )
     folder.mkdir(parents=True, exist_ok=True)
     single = graphs.single_view(frozen.backbone.graph)
-    blocks = (LAST,) if settings.native else frozen.blocks
-    columns = facts.columns(blocks)
-    prefix, tail, chosen = None, single, Chosen(None, ())
+    prefix, tail, chosen = None, only_last(single), Chosen(None, ())
     if settings.mode == "tail":
         chosen = choose_cut(
             frozen.backbone,
             single,
-            columns,
             lesson,
             both,
             recipe,
@@ -113,18 +120,16 @@ def tune(frozen: Classifier, splits: Splits, recipe: Recipe, *, folder: Path, wa
             f"tuning what comes after {chosen.cut.name}: {100 * chosen.cut.tail_share:.0f} % of the network's work; "
             f"what comes before is run once, for {settings.views} views of {len(both)} images"
         )
-        prefix, tail = split_at(single, chosen.cut)
+        prefix, tail = split_at(single, chosen.cut, last=True)
         lesson = dataclasses.replace(lesson, source=_store(both, prefix, facts, recipe, folder, watch))
     watch.say("solving the head that the tuning begins with")
-    start = solve_start(tail, lesson, columns, seed=seed)
-    if settings.native:
-        start = dataclasses.replace(start, columns=np.arange(len(columns)))
-        body = native_body(facts)
-    else:
-        body = graph_body(tail, settings)
-    early = chosen.cut.early if chosen.cut else 0
-    learner, state, first = _learn(body, early, start, lesson, recipe, tail, folder, began, watch)
-    mix, better, logits = _mix(learner, lesson, first, state)
+    start = solve_start(tail, lesson, seed=seed)
+    body = native_body(facts) if settings.native else graph_body(tail, settings, depth=depths(single))
+    learner, state, first = _learn(body, start, lesson, recipe, tail, folder, began, watch)
+    mix, logits = _mix(learner, lesson, first, state)
+    targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
+    after = HeldScore.of(logits, targets, weights)
+    before = frozen_score(features, learn, held, recipe, targets=targets, tensorboard=folder / "tensorboard")
     kernel, bias = (np.asarray(w) for w in learner.weights()[-2:])
     if settings.native:
         backbone = native_backbone(body, facts, folder / NATIVE)
@@ -134,11 +139,12 @@ def tune(frozen: Classifier, splits: Splits, recipe: Recipe, *, folder: Path, wa
         whole.output(0).set_names({"features"})
         what = f"after {chosen.cut.name}" if chosen.cut else "whole"
         backbone = retuned(frozen.backbone, graphs.average_views(whole, facts.views), what)
-    targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
     head = Head("linear", (head_layer(start, kernel, bias),), fit_temperature(logits, targets, weights))
     return Tuned(
-        classifier=Classifier(frozen.classes, backbone, blocks, head),
-        better=better,
+        classifier=Classifier(frozen.classes, backbone, (LAST,), head),
+        better=after.loss < before.loss and after.accuracy >= before.accuracy,
+        before=before,
+        after=after,
         mix=mix,
         cut=chosen.cut,
         tried=chosen.tried,
@@ -185,7 +191,6 @@ def _parts(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
 
 def _learn(
     body: Body,
-    early: int,
     start: Start,
     lesson: Lesson,
     recipe: Recipe,
@@ -200,7 +205,7 @@ def _learn(
     keras.utils.set_random_seed(seed)
     digest = _digest(tail, lesson, recipe)
     a_epoch = steps_an_epoch(len(lesson.learn), settings.batch)
-    learner = Learner(body, early=early, start=start, recipe=settings, steps=settings.epochs * a_epoch)
+    learner = Learner(body, start=start, recipe=settings, steps=settings.epochs * a_epoch)
     first = learner.weights()
     epochs = _planned(folder / CHECKPOINT, digest)
     if epochs is None:
@@ -240,21 +245,20 @@ def _digest(tail: ov.Model, lesson: Lesson, recipe: Recipe) -> str:
     return total.hexdigest()
 
 
-def _mix(learner: Learner, lesson: Lesson, first: list[Array], state: State) -> tuple[float, bool, Array]:
-    """Give the learner the best mix of first and best weights; its share, whether it beats the first, its logits.
+def _mix(learner: Learner, lesson: Lesson, first: list[Array], state: State) -> tuple[float, Array]:
+    """Give the learner the best mix of first and best weights; its share, and its validation logits.
 
     Each is judged on validation images by its log-loss at its own best temperature: smoothed labels make a network
-    less sure than it should be, which is no fault. To beat the first, it must be as accurate, too.
+    less sure than it should be, which is no fault.
     """
     targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
 
     def tried(share: float) -> tuple[float, float, float, Array]:
         learner.set_weights([(1 - share) * a + share * b for a, b in zip(first, state.best, strict=True)])
         logits = logits_of(learner, lesson.source, lesson.held)
-        loss, right = score(logits / fit_temperature(logits, targets, weights), targets, weights)
-        return loss, -right, share, logits
+        held = HeldScore.of(logits, targets, weights)
+        return held.loss, -held.accuracy, share, logits
 
-    frozen = tried(0.0)
     best = min((tried(share) for share in MIXES), key=lambda t: t[:3])
     tried(best[2])
-    return best[2], best[0] < frozen[0] and best[1] <= frozen[1], best[3]
+    return best[2], best[3]
