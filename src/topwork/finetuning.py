@@ -89,14 +89,15 @@ def finetune(
     from topwork.tuning.tune import tune  # loads the framework: after what is quick to find wrong
     from topwork.tuning.verdict import judge
 
-    with open_store(frozen.backbone.facts) as store, watch.bar("features", len(dataset)) as progress:
-        features = extract(dataset, frozen.backbone, store=store, progress=progress)
+    with open_store(frozen.backbone.facts) as store:
+        with watch.bar("features", len(dataset)) as progress:
+            features = extract(dataset, frozen.backbone, store=store, progress=progress)
         features, splits = _as_before(features, folder, watch)
         before = score(frozen, features.part(splits.test)) if len(splits.test) else None
-    if not resume:
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-    with clock.time("tune"), writing(folder):
-        tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
+        if not resume:
+            shutil.rmtree(folder / WORK, ignore_errors=True)
+        with clock.time("tune"), writing(folder):
+            tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
     with open_store(classifier.backbone.facts) as store:
         with clock.time("score"), watch.bar("scoring", len(everything)) as progress:

@@ -68,6 +68,9 @@ class HeldScore:
     def of(cls, logits: Array, targets: Array, weights: Array) -> HeldScore:
         return cls(*score(logits / fit_temperature(logits, targets, weights), targets, weights))
 
+    def __str__(self) -> str:
+        return f"loss {self.loss:.4f}, accuracy {100 * self.accuracy:.1f} %"
+
 
 def frozen_score(
     features: Features, learn: Dataset, held: Dataset, recipe: Recipe, *, targets: Array, tensorboard: Path

@@ -102,6 +102,11 @@ def tune(
         class_count=len(frozen.classes),
     )
     folder.mkdir(parents=True, exist_ok=True)
+    held_targets = lesson.targets[lesson.held]
+    before = frozen_score(
+        features, learn, held, recipe, targets=held_targets, tensorboard=folder / "tensorboard"
+    )
+    watch.say(f"frozen features on {len(held)} validation images: {before}")
     single = graphs.single_view(frozen.backbone.graph)
     prefix, tail, chosen = None, only_last(single), Chosen(None, ())
     if settings.mode == "tail":
@@ -127,9 +132,9 @@ def tune(
     body = native_body(facts) if settings.native else graph_body(tail, settings, depth=depths(single))
     learner, state, first = _learn(body, start, lesson, recipe, tail, folder, began, watch)
     mix, logits = _mix(learner, lesson, first, state)
-    targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
-    after = HeldScore.of(logits, targets, weights)
-    before = frozen_score(features, learn, held, recipe, targets=targets, tensorboard=folder / "tensorboard")
+    weights = lesson.weights[lesson.held]
+    after = HeldScore.of(logits, held_targets, weights)
+    watch.say(f"the tuned network on them: {after}")
     kernel, bias = (np.asarray(w) for w in learner.weights()[-2:])
     if settings.native:
         backbone = native_backbone(body, facts, folder / NATIVE)
@@ -139,7 +144,7 @@ def tune(
         whole.output(0).set_names({"features"})
         what = f"after {chosen.cut.name}" if chosen.cut else "whole"
         backbone = retuned(frozen.backbone, graphs.average_views(whole, facts.views), what)
-    head = Head("linear", (head_layer(start, kernel, bias),), fit_temperature(logits, targets, weights))
+    head = Head("linear", (head_layer(start, kernel, bias),), fit_temperature(logits, held_targets, weights))
     return Tuned(
         classifier=Classifier(frozen.classes, backbone, (LAST,), head),
         better=after.loss < before.loss and after.accuracy >= before.accuracy,
