@@ -19,9 +19,9 @@ ORDER = """
 errors geometry heads.lbfgs hub.applications hub.catalog learning_curve tensorboard watch
 console data.dataset database heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights
 imagefile recipe significance tfhub.frameworks tuning.checkpoint
-cache data.layout data.split data.tfrecord graph heads.centroid heads.headfile heads.linear heads.mlp
-hub.builtin hub.https hub.pixels hub.unpack images metrics tfhub.shapes tfhub.traces tfhub.weights
-tuning.augment tuning.verdict
+cache data.layout data.split data.tfrecord graph heads.centroid heads.headfile heads.linear
+heads.mlp hub.builtin hub.https hub.pixels hub.unpack images metrics tfhub.shapes tfhub.traces
+tfhub.weights tuning.augment tuning.verdict
 data.folder data.hosted data.manifest data.unpack evaluation heads.kernel hub.converted hub.handle
 hub.modules hub.plain hub.reading store tuning.plan
 data.archive data.huggingface data.tfds hub.download hub.foreign hub.tracing scorecard tuning.values
@@ -29,12 +29,13 @@ data.sources hub.convert hub.huggingface hub.kaggle tuning.elementwise tuning.sp
 hub.resolve tuning.axes
 hub.module tfhub.loading tuning.operators
 backbone hub.collection tfhub.choosing tuning.trainable
-engine publish tfhub.layer tuning.cuts
-features tuning.activations tuning.choice tuning.learner
+engine publish tfhub.layer tuning.cuts tuning.learner
+features tuning.activations tuning.choice tuning.native
 classifier evidence heads.fitting tuning.sources
 exporting forecasting runfolder tuning.loop
 advice tuning.start
-printing_advice tuning.tune
+printing_advice tuning.trial
+tuning.tune
 finetuning
 training
 printing
