@@ -26,8 +26,8 @@ def native_body(facts: BackboneFacts) -> Body:
         InputError: it is no SavedModel, or one that can't be trained.
     """
     path = _saved_model(facts)
-    from topwork.tfhub.layer import KerasLayer  # checks that Keras is on TensorFlow
     from topwork.tfhub.frameworks import keras
+    from topwork.tfhub.layer import KerasLayer  # checks that Keras is on TensorFlow
 
     layer = KerasLayer(str(path), trainable=True)
     if not layer.trainable_variables:
