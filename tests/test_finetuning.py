@@ -134,11 +134,13 @@ def kernels(graph: Any) -> set[bytes]:
     return {n.data.tobytes() for n in nodes if n.data.dtype == np.float32 and n.data.size > 100}
 
 
-def test_tuning_again_begins_with_the_frozen_one(tuned: Finetuned, tmp_path: Path) -> None:
-    run = copied(tuned.path, tmp_path)
-    again = finetune(run, recipe=DEEP)
+def test_tuning_again_begins_with_the_frozen_one(
+    tuned: Finetuned, straight: Finetuned, tmp_path: Path
+) -> None:
+    """Of a run that was tuned before, a tuning comes to what it comes to on the run as it was."""
+    again = finetune(copied(tuned.path, tmp_path), recipe=QUICK)
     assert [e.held_loss for e in again.tuned.history] == pytest.approx(
-        [e.held_loss for e in tuned.tuned.history], rel=1e-4
+        [e.held_loss for e in straight.tuned.history], rel=1e-4
     )
 
 
@@ -213,21 +215,20 @@ finetune(sys.argv[1], recipe=FinetuneRecipe(
 """
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_killed_after_an_epoch_it_comes_to_the_same_end(
-    epoch: int, frozen: Path, straight: Finetuned, tmp_path: Path
+def test_killed_after_each_epoch_it_comes_to_the_same_end(
+    frozen: Path, straight: Finetuned, tmp_path: Path
 ) -> None:
     run = copied(frozen, tmp_path)
-    with start_python(PROGRAM, run) as process:
-        assert process.stdout is not None
-        seen = next(line for line in process.stdout if line.startswith(f"epoch {epoch} of 3"))
-        process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
-        assert seen
-    Classifier.load(run)  # the frozen one, whole
+    for epoch in (1, 2):
+        with start_python(PROGRAM, run) as process:
+            assert process.stdout is not None
+            seen = next(line for line in process.stdout if line.startswith(f"epoch {epoch} of 3"))
+            process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
+            assert seen
+        Classifier.load(run)  # the frozen one, whole
     told = Listener()
     resumed = finetune(run, recipe=QUICK, resume=True, watch=told)
-    going_on = [text for text in told.said if text.startswith("going on after")]
-    assert len(going_on) == (1 if epoch > 1 else len(going_on))
+    assert any(text.startswith("going on after") for text in told.said)
     a, b = (
         [
             n.data

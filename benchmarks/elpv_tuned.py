@@ -1,0 +1,132 @@
+"""Test accuracy on the ELPV cells before and after the tail is tuned, split by split, by `topwork.train`.
+
+    python benchmarks/elpv_tuned.py [--splits 10] [--first 0] [--minutes 15] [--cut NAME] [--epochs 15] [--views 8]
+        [--backbone efficientnet-lite0] [--size 224] [--work benchmarks/work]
+
+The splits are those of elpv_accuracy.py: 75/25, of seed 0, 1, …, stratified by label and module type; any doubt counts
+as defective, and unsure cells weigh 0.33 and 0.67, in learning and in the weighted score. Cells are mirrored both
+ways. Each split is one training as a user would start it; whether its tuned network is kept, cells of the training
+part decide. Rows go to `work`/elpv_tuned.jsonl, and those that are there, of the same settings, are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from topwork.console import Console
+from topwork.demo import load_cells, split_cells
+from topwork.recipe import AugmentRecipe, BackboneRecipe, FinetuneRecipe, Recipe, SplitRecipe
+from topwork.training import train
+
+TESTED, LEARNT = 0.25, 0.75  # shares of a split
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's, 97.5 %
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=FinetuneRecipe().minutes)
+    parser.add_argument("--cut")
+    parser.add_argument("--epochs", type=int, default=FinetuneRecipe().epochs)
+    parser.add_argument("--views", type=int, default=FinetuneRecipe().views)
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
+    options = parser.parse_args()
+    tuning = FinetuneRecipe(
+        mode="tail",
+        minutes=options.minutes,
+        cut=options.cut,
+        epochs=options.epochs,
+        views=options.views,
+        augment=AugmentRecipe(flips="both"),
+    )
+    backbone = BackboneRecipe(handle=options.backbone, size_px=options.size)
+    path = options.work / "elpv_tuned.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    settings = f"{options.backbone} {options.size} {tuning}"
+    known = {row["seed"]: row for row in map(json.loads, lines) if row["settings"] == settings}
+    rows = []
+    for seed in range(options.first, options.first + options.splits):
+        if seed not in known:
+            recipe = Recipe(backbone=backbone, split=SplitRecipe(seed=seed), finetune=tuning)
+            known[seed] = {"settings": settings, "seed": seed, **measure(seed, recipe)}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known[seed]) + "\n")
+        rows.append(known[seed])
+        print({name: v for name, v in known[seed].items() if name != "settings"}, flush=True)
+    if len(rows) > 1:
+        print(table(rows))
+
+
+def measure(seed: int, recipe: Recipe) -> Row:
+    """One training, frozen and then tuned. Accuracies are in percent."""
+    cells, types = load_cells()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run = train(
+            split_cells(cells, types, seed=seed), Path(folder) / "run", recipe=recipe, watch=Console()
+        )
+        seconds = time.perf_counter() - began
+    done = run.finetuned
+    assert done is not None
+    assert done.frozen is not None
+    assert done.test is not None
+    frozen, tuned = done.frozen.evaluation, done.test.evaluation
+    held = {"held_loss": done.tuned.before.loss, "held_loss_tuned": done.tuned.after.loss}
+    return {
+        "plain": 100 * frozen.accuracy,
+        "weighted": 100 * (frozen.weighted_accuracy or math.nan),
+        "plain_tuned": 100 * tuned.accuracy,
+        "weighted_tuned": 100 * (tuned.weighted_accuracy or math.nan),
+        "kept": done.kept,
+        "cut": done.tuned.cut.name if done.tuned.cut else None,
+        "epochs": len(done.tuned.history),
+        **{name: round(loss, 4) for name, loss in held.items()},
+        "minutes": round(seconds / 60, 2),
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Means over splits; what the run holds at the end is the tuned one where it was kept, else the frozen one."""
+    lines = [
+        f"{len(rows)} splits, mean (standard deviation), tuned and kept in {sum(r['kept'] for r in rows)}, "
+        f"{statistics.mean(r['minutes'] for r in rows):.1f} minutes a split "
+        f"(at most {max(r['minutes'] for r in rows):.1f})"
+    ]
+    for name in ("plain", "weighted"):
+        frozen, tuned = ([row[key] for row in rows] for key in (name, f"{name}_tuned"))
+        held = [t if row["kept"] else f for f, t, row in zip(frozen, tuned, rows, strict=True)]
+        gain = [h - f for h, f in zip(held, frozen, strict=True)]
+        parts = ", ".join(
+            f"{what} {statistics.mean(v):.2f} ({statistics.stdev(v):.2f})"
+            for what, v in (("frozen", frozen), ("tuned", tuned), ("kept", held))
+        )
+        low, high = interval(gain)
+        lines.append(f"{name:8}: {parts}; gain {statistics.mean(gain):+.2f} (95 % {low:+.2f} to {high:+.2f})")
+    return "\n".join(lines)
+
+
+def interval(gains: list[float]) -> tuple[float, float]:
+    """Of a mean over splits that share images: Student's t with the variance corrected for that.
+
+    Nadeau and Bengio 2003, "Inference for the generalization error": (1/n + tested/learnt) · variance.
+    """
+    n = len(gains)
+    half = T_95[n - 1] * math.sqrt((1 / n + TESTED / LEARNT) * statistics.variance(gains))
+    mean = statistics.mean(gains)
+    return mean - half, mean + half
+
+
+if __name__ == "__main__":
+    main()
