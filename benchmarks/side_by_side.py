@@ -1,12 +1,12 @@
 """`topwork train --finetune tail` beside fine-tuning end to end in plain PyTorch and plain Keras, in one run.
 
     python benchmarks/side_by_side.py --torch PYTHON [--data textures] [--minutes 2] [--epochs 8] [--repeats 1]
-        [--rate 5e-4] [--limit N] [--work benchmarks/work] [--out ROWS.jsonl]
+        [--rate 5e-4] [--precision float32] [--work benchmarks/work] [--out ROWS.jsonl]
 
 All three get the same pictures (a data set of advice_data.py), 224 px, EfficientNet-Lite0, left and right mirrored,
 and the same test part. Each is a process of its own, timed from its start to its end: imports, decoding, and for
 Topwork the frozen classifier, too. They take turns. The accuracies are compared on the same test images, by a paired
-bootstrap. The Python that runs this has Topwork with TensorFlow; --torch: one with PyTorch (CPU) and the weights.
+bootstrap. --precision bfloat16 pays for PyTorch only where the processor has it; elsewhere it emulates. The Python that runs this has Topwork with TensorFlow; --torch: one with PyTorch (CPU) and the weights.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--cut")
     parser.add_argument("--epochs", type=int, default=8, help="of the two peers")
     parser.add_argument("--rate", type=float, default=5e-4, help="of the two peers")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="PyTorch's")
     parser.add_argument("--flips", choices=("none", "horizontal", "both"), default="horizontal")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", default="topwork,torch,keras")
@@ -82,7 +83,14 @@ def run(name: str, manifest: Path, folder: Path, options: argparse.Namespace) ->
     """Seconds of the whole process, and the test images' labels and probabilities by path."""
     common = ["--epochs", str(options.epochs), "--rate", str(options.rate), "--flips", options.flips]
     commands = {
-        "torch": [options.torch, str(HERE / "peer_torch.py"), str(manifest), *common],
+        "torch": [
+            options.torch,
+            str(HERE / "peer_torch.py"),
+            str(manifest),
+            *common,
+            "--precision",
+            options.precision,
+        ],  # fmt: skip
         "keras": [sys.executable, str(HERE / "peer_keras.py"), str(manifest), *common],
     }
     began = time.perf_counter()

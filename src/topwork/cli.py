@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -287,16 +285,10 @@ def _stop(*_: object) -> None:
     raise Stopped
 
 
-def _quieten_tensorflow() -> None:
-    """Its remarks about itself (instruction sets, retracing) are of no use between a bar's lines; errors are."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-
 def main() -> None:
     """Run the command line: 0 done, 1 failed, 2 the input is wrong; one line says why, a traceback with --debug."""
     signal.signal(signal.SIGINT, _stop)
-    _quieten_tensorflow()
+    quieten_tensorflow()
     debug = "--debug" in sys.argv
     try:
         app([argument for argument in sys.argv[1:] if argument != "--debug"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,3 +97,9 @@ class Console:
                 progress.update(task, advance=done)
 
             yield advance
+
+
+def quieten_tensorflow() -> None:
+    """Its remarks about itself (instruction sets, retracing) are of no use between a bar's lines; errors are."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
