@@ -90,7 +90,7 @@ def run(name: str, manifest: Path, folder: Path, options: argparse.Namespace) ->
             *common,
             "--precision",
             options.precision,
-        ],  # fmt: skip
+        ],
         "keras": [sys.executable, str(HERE / "peer_keras.py"), str(manifest), *common],
     }
     began = time.perf_counter()

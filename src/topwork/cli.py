@@ -12,6 +12,7 @@ import typer
 
 from topwork import __version__
 from topwork.cli_modules import modules_app
+from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
 from topwork.recipe import (
     ClassWeight,
