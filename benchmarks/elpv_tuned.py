@@ -6,7 +6,8 @@
 The splits are those of elpv_accuracy.py: 75/25, of seed 0, 1, …, stratified by label and module type; any doubt
 counts as defective, and unsure cells weigh 0.33 and 0.67, in learning and in the weighted score. Cells are mirrored
 both ways. Each split is one training as a user would start it; whether its tuned network is kept, cells of the
-training part decide. Rows go to `work`/elpv_tuned.jsonl, and those that are there, of the same settings, are not made again.
+training part decide. Rows go to `work`/elpv_tuned.jsonl; those that are there, of the same settings, are not made
+again.
 """
 
 from __future__ import annotations

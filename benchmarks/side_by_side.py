@@ -3,10 +3,11 @@
     python benchmarks/side_by_side.py --torch PYTHON [--data textures] [--minutes 2] [--epochs 8] [--repeats 1]
         [--rate 5e-4] [--precision float32] [--work benchmarks/work] [--out ROWS.jsonl]
 
-All three get the same pictures (a data set of advice_data.py), 224 px, EfficientNet-Lite0, left and right mirrored,
+All three get the same pictures (a data set of advice_data.py), 224 px, EfficientNet-Lite0, mirrored as --flips says,
 and the same test part. Each is a process of its own, timed from its start to its end: imports, decoding, and for
 Topwork the frozen classifier, too. They take turns. The accuracies are compared on the same test images, by a paired
-bootstrap. --precision bfloat16 pays for PyTorch only where the processor has it; elsewhere it emulates. The Python that runs this has Topwork with TensorFlow; --torch: one with PyTorch (CPU) and the weights.
+bootstrap. --precision bfloat16 pays for PyTorch only where the processor has it; elsewhere it is emulated. The Python
+that runs this has Topwork with TensorFlow; --torch: one with PyTorch (CPU) and the weights.
 """
 
 from __future__ import annotations
