@@ -110,6 +110,20 @@ def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch")
         raise ImageError(f"truncated or damaged {file.format}: {reason[:200]}") from error
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels as the picture is to be seen: turned as EXIF says; only its header is read.
+
+    Raises:
+        ImageError: these bytes give no picture, as far as the header tells.
+    """
+    file = clean(data)
+    try:
+        width, height = file.size or _READERS[file.format](io.BytesIO(file.data)).size
+    except Exception as error:  # every decoder has its own way to fail
+        raise ImageError(f"truncated or damaged {file.format}: its header can't be read") from error
+    return (height, width) if file.orientation >= 5 else (width, height)
+
+
 def _check_size(size_px: int | tuple[int, int]) -> tuple[int, int]:
     sides = (size_px, size_px) if isinstance(size_px, int) else size_px
     if not (

@@ -43,6 +43,8 @@ class SplitRecipe:
     validation: float = 0.0  # 0: settings are chosen by cross-validation on the training images
     seed: int = 0
     folds: int = 5
+    group_by: str | None = None  # a manifest's column, or a pattern on the path: what stays on one side
+    copies: bool = True  # whether near copies stay on one side, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from topwork.errors import InputError, MissingExtra, one_of
 
 COLUMNS = ("path", "label", "split", "group", "weight")
 REQUIRED = COLUMNS[:2]
+GROUP = "group"
 OTHER_NAMES = {
     "path": ("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "name", "id"),
     "label": ("class", "class_name", "category", "target", "y", "labels"),
@@ -24,18 +25,20 @@ OTHER_NAMES = {
 Row = tuple[str, dict[str, Any]]  # where it stands ("line 3"), and its values by column
 
 
-def read_manifest(data: bytes, name: str, find: Callable[[str], tuple[str, ImageSource | None]]) -> Dataset:
+def read_manifest(
+    data: bytes, name: str, find: Callable[[str], tuple[str, ImageSource | None]], *, group: str = GROUP
+) -> Dataset:
     """Read a manifest's bytes; its order is kept. The ending of `name` says the format.
 
     `find` gives, for a path, the example's id and where its bytes are, or None where there is no such
     file: then it is listed in `skipped`. A listed file may have any ending. Labels and groups are text:
-    whole numbers become digits, true becomes "true".
+    whole numbers become digits, true becomes "true". `group` is the column that groups are in.
 
     Raises `InputError` for what is not such a table, with the line; for a path listed twice; where no
     file is found; for fewer than two classes. Raises `MissingExtra` for Parquet without pyarrow.
     """
     lines: dict[str, str] = {}
-    examples, problems = [], []
+    examples, problems, column = [], [], group.strip().casefold()
     for where, row in rows_of(data, name):
         spot = f"{name}, {where}"
         path = row.get("path")
@@ -48,12 +51,14 @@ def read_manifest(data: bytes, name: str, find: Callable[[str], tuple[str, Image
         if id in lines:
             raise InputError(f"{name} lists {path!r} twice, in {lines[id]} and {where}: take one away")
         lines[id] = where
-        group, weight = _text(row.get("group"), "group", spot), _weight(row.get("weight"), spot)
+        if column != GROUP and column not in row:
+            raise InputError(f"{spot}: " + one_of(group, row, what="column to group by"))
+        member_of, weight = _text(row.get(column), column, spot), _weight(row.get("weight"), spot)
         split = _split(row.get("split"), spot)
         if image is None:
             problems.append(Problem(id, f"no such file ({name}, {where})"))
         else:
-            examples.append(Example(id, image, label, group, weight, split))
+            examples.append(Example(id, image, label, member_of, weight, split))
     if not examples:
         if problems:
             missing = problems[0].id

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from topwork.data.archive import ARCHIVE_SUFFIXES, is_archive, list_archive
 from topwork.data.dataset import Dataset, Example, FileImage, ImageSource, Problem, readable
 from topwork.data.folder import walk
+from topwork.data.grouping import group_by_pattern, is_pattern
 from topwork.data.layout import (
     MANIFEST_SUFFIXES,
     Listing,
@@ -20,11 +21,11 @@ from topwork.data.layout import (
     not_an_image,
     suffix_of,
 )
-from topwork.data.manifest import is_manifest, normal, read_manifest
+from topwork.data.manifest import GROUP, is_manifest, normal, read_manifest
 from topwork.errors import ImageError, InputError
 
 
-def load(source: str | os.PathLike[str]) -> Dataset:
+def load(source: str | os.PathLike[str], *, group_by: str | None = None) -> Dataset:
     """Read the labels and places of a source's images, without opening one.
 
     A folder with one sub-folder a class, or with train / val / test folders of such; a manifest (CSV,
@@ -32,32 +33,43 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     tfds:NAME[:SPLIT] (TensorFlow Datasets) and hf:NAME[:SPLIT] (Hugging Face datasets).
     A folder's order is by class and id, a manifest's is its own.
 
-    Raises `InputError` where the source is none of these, or as `layout.by_folders`,
+    `group_by` says what a split must keep on one side: a column of the manifest, or a pattern whose brackets find
+    the group in an example's id (see `grouping.group_by_pattern`).
+
+    Raises `InputError` where the source is none of these, has no such column, or as `layout.by_folders`,
     `manifest.read_manifest`, `archive.list_archive`, `tfds.load_tfds` and `huggingface.load_hf` do.
     """
     name = os.fspath(source)
     if not isinstance(name, str) or not name:
         raise InputError(f"expected the path of a folder, a manifest or an archive; got {name!r}")
+    if group_by is None:
+        return _load(name, GROUP)
+    if is_pattern(group_by):
+        return group_by_pattern(_load(name, GROUP), group_by)
+    return _load(name, group_by)
+
+
+def _load(name: str, column: str) -> Dataset:
     if name.startswith("tfds:"):
         from topwork.data.tfds import load_tfds
 
-        return load_tfds(name)
+        return _without_columns(load_tfds(name), column)
     if name.startswith("hf:"):
         from topwork.data.huggingface import load_hf
 
-        return load_hf(name)
+        return _without_columns(load_hf(name), column)
     if "://" in name:
         raise InputError(f"expected a path on this machine; got {name!r}: download it first")
     path = Path(name).expanduser()
     try:
         if path.is_dir():
-            return by_folders(walk(str(path)))
+            return _without_columns(by_folders(walk(str(path))), column)
         if not path.exists():
             raise InputError(_no_such(path))
         if suffix_of(path.name) in MANIFEST_SUFFIXES:
-            return read_manifest(path.read_bytes(), readable(str(path)), _finder(path.parent))
+            return read_manifest(path.read_bytes(), readable(str(path)), _finder(path.parent), group=column)
         if is_archive(path.name):
-            return _load_archive(str(path))
+            return _load_archive(str(path), column)
     except OSError as error:
         raise InputError(f"{readable(name)} can't be read: {error.strerror or error}") from None
     known = ", ".join(sorted(MANIFEST_SUFFIXES) + list(ARCHIVE_SUFFIXES))
@@ -120,11 +132,20 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return Dataset(tuple(examples.values()), (), name, tuple(dict.fromkeys(problems)))
 
 
-def _load_archive(path: str) -> Dataset:
+def _without_columns(dataset: Dataset, column: str) -> Dataset:
+    if column != GROUP:
+        raise InputError(
+            f"--group-by {column!r}: expected a pattern on the path, with brackets round the group, such as "
+            f"'(.*)_[0-9]+'; a column's name goes with a manifest, which {dataset.name} is not"
+        )
+    return dataset
+
+
+def _load_archive(path: str, column: str) -> Dataset:
     listing = _below_wrapper(list_archive(path))
     manifest = _manifest_in(listing)
     if manifest is None:
-        return by_folders(listing)
+        return _without_columns(by_folders(listing), column)
 
     def find(name: str) -> tuple[str, ImageSource | None]:
         for candidate in dict.fromkeys((normal(name), normal(name.replace("\\", "/")))):
@@ -132,7 +153,7 @@ def _load_archive(path: str) -> Dataset:
                 return candidate, listing.files[candidate]
         return normal(name), None
 
-    dataset = read_manifest(_table(listing, manifest), f"{listing.root}!{manifest}", find)
+    dataset = read_manifest(_table(listing, manifest), f"{listing.root}!{manifest}", find, group=column)
     return Dataset(dataset.examples, dataset.classes, listing.root, dataset.skipped + listing.problems)
 
 

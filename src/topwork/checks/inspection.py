@@ -1,0 +1,151 @@
+"""Look a data set over: from features, looks and labels to findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from topwork.backbone import LAST
+from topwork.checks.duplicates import Group, duplicate_groups
+from topwork.checks.findings import KINDS, Finding, Suggestion
+from topwork.checks.labels import doubted_labels
+from topwork.checks.looks import Looks
+from topwork.checks.pictures import Oddity, odd_pictures, outliers
+from topwork.data.dataset import Dataset, Problem
+from topwork.data.grouping import group_numbers, joined
+from topwork.data.split import folds
+from topwork.features import Features
+from topwork.heads.head import softmax
+from topwork.heads.linear import fit_linear
+from topwork.recipe import Recipe
+
+FEW = 10  # pictures of a class, below which nothing sure can be said of it
+STRENGTHS = (
+    0.1,
+    0.01,
+    1e-3,
+)  # of the head that doubts labels: strong, so that it doesn't learn a wrong one by heart
+AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
+    """The groups of pictures that are one picture."""
+    return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
+
+
+def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:
+    """The same features, their data set's copies in one group each."""
+    return replace(features, dataset=joined(features.dataset, [group.rows for group in groups]))
+
+
+def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
+    """What a head that had not learnt from it (nor from its group) says of each image, float64 (N, K).
+
+    A linear head on the last layer, by cross-validation; fitted a second time without the labels that the first
+    doubts, since wrong ones draw the border towards themselves.
+    """
+    from threadpoolctl import threadpool_limits
+
+    dataset = features.dataset.with_split(None)
+    x, targets, weights = features.matrix((LAST,)), dataset.targets(), dataset.weights()
+    fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
+    for turn in range(AGAIN):
+        # Many small products: on a busy machine, threads that wait for each other cost more than they do.
+        with threadpool_limits(1, user_api="blas"):
+            fit = fit_linear(
+                x,
+                targets,
+                class_count=len(dataset.classes),
+                weights=weights,
+                folds=fold_of,
+                strengths=STRENGTHS,
+            )
+        probabilities = softmax(fit.held_out_logits, fit.head.temperature)
+        doubted = [doubt.row for doubt in doubted_labels(targets, probabilities)]
+        if not doubted or turn + 1 == AGAIN:
+            break
+        weights = weights.copy()
+        weights[doubted] *= 1e-6  # as good as left out; but the folds need every image
+    return probabilities
+
+
+def fold_count(dataset: Dataset, recipe: Recipe) -> int:
+    """As many folds as asked for, or as there are groups."""
+    return max(2, min(recipe.split.folds, len(dataset) // 2, max(group_numbers(dataset)) + 1))
+
+
+def inspect(
+    features: Features,
+    looks: Looks,
+    groups: tuple[Group, ...],
+    probabilities: Array,
+    problems: tuple[Problem, ...],
+) -> tuple[Finding, ...]:
+    """All findings, in the order of `KINDS`, the gravest of a kind first.
+
+    Args:
+        features: of every image that can be read.
+        looks: theirs.
+        groups: which of them are one picture (`copies`).
+        probabilities: float (N, K), of a head that did not learn from the image.
+        problems: the files that were left out.
+    """
+    dataset = features.dataset
+    found = [Finding("unreadable", (p.id,), (None,), "look", p.reason) for p in problems]
+    found += _copied(dataset, groups)
+    found += _doubted(dataset, probabilities)
+    numbers = np.array(group_numbers(joined(dataset, [group.rows for group in groups])))
+    odd = list(odd_pictures(looks))
+    told = {oddity.row for oddity in odd}
+    odd += [o for o in outliers(features.matrix((LAST,)), numbers) if o.row not in told]
+    found += [_odd(dataset, oddity) for oddity in odd]
+    found += _small(dataset)
+    place = {name: i for i, name in enumerate(KINDS)}
+    return tuple(sorted(found, key=lambda f: (place[f.kind], -f.score)))
+
+
+def _copied(dataset: Dataset, groups: tuple[Group, ...]) -> Iterator[Finding]:
+    for group in groups:
+        examples = [dataset[row] for row in group.rows]
+        ids, labels = tuple(e.id for e in examples), tuple(e.label for e in examples)
+        same = "their files are equal" if group.exact else f"they correlate by {group.likeness:.2f} or more"
+        if len(sides := {e.split for e in examples}) > 1:
+            yield Finding(
+                "leak", ids, labels, "look", f"in {' and '.join(sorted(map(str, sides)))}; {same}", 1
+            )
+        if len(set(labels)) > 1:
+            named = " and ".join(map(repr, sorted(map(str, set(labels)))))
+            yield Finding("conflict", ids, labels, "look", f"called {named}; {same}", group.likeness)
+        else:
+            suggestion: Suggestion = "keep one" if group.exact else "look"
+            kind = "duplicate" if group.exact else "near_duplicate"
+            yield Finding(kind, ids, labels, suggestion, same, group.likeness)
+
+
+def _doubted(dataset: Dataset, probabilities: Array) -> Iterator[Finding]:
+    targets = dataset.targets()
+    for doubt in doubted_labels(targets, probabilities):
+        example, instead = dataset[doubt.row], dataset.classes[doubt.instead]
+        p, q = probabilities[doubt.row, doubt.instead], probabilities[doubt.row, targets[doubt.row]]
+        note = f"{instead!r} has a probability of {100 * p:.0f} %, {example.label!r} of {100 * q:.0f} %"
+        yield Finding("mislabelled", (example.id,), (example.label,), "look", note, doubt.margin, instead)
+
+
+def _odd(dataset: Dataset, oddity: Oddity) -> Finding:
+    example = dataset[oddity.row]
+    suggestion: Suggestion = "leave out" if oddity.kind == "blank" else "look"
+    return Finding(oddity.kind, (example.id,), (example.label,), suggestion, oddity.note)
+
+
+def _small(dataset: Dataset) -> Iterator[Finding]:
+    for name, count in dataset.class_counts().items():
+        if count < FEW:
+            doubt = 100 / math.sqrt(max(count, 1))
+            note = f"{name!r} has {count}: a score of it is within {doubt:.0f} points at best"
+            yield Finding("small_class", (), (name,), "look", note, FEW - count)

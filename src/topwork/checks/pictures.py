@@ -1,0 +1,104 @@
+"""Odd pictures: blank, dark, blown out, blurred, tiny, of unusual shape; and those unlike all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork.checks.looks import Looks
+
+BLANK = 3.0  # a contrast (of 255) below which there is nothing to see
+DARK, BRIGHT = 30.0, 245.0  # nearly all pixels lie below, or above (of 255)
+TINY_PX = 32  # the shorter side of a picture with next to no detail
+SHAPE = 3.0  # times as long as wide as the set's usual picture
+BLURRED = 6.0  # how many of the set's own deviations less sharp than its usual picture
+BLURRED_BY = 0.7  # and at least by so much, as a logarithm to base 10
+FAR = 6.0  # how many of the set's own deviations farther from its neighbours
+FAR_BY = 0.2  # and at least by so much, as a natural logarithm
+NEIGHBOURS = 5
+LEAST = 20  # pictures, before one can be unusual among them
+ROWS_AT_ONCE = 1024
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """One odd picture: its row, the kind of finding, and a note with what was measured."""
+
+    row: int
+    kind: str
+    note: str
+
+
+def odd_pictures(looks: Looks) -> Iterator[Oddity]:
+    """What can be told of each picture by its looks, one finding a picture: the gravest.
+
+    What is blank, dark, bright or tiny is so by itself; blurred and oddly shaped only beside the set's other
+    pictures, since a set of soft X-rays or of wide panoramas is none the worse for it.
+    """
+    ratio = np.log(looks.size_px[:, 0] / looks.size_px[:, 1])
+    unusual = np.abs(ratio - np.median(ratio)) > np.log(SHAPE)
+    softness = -(looks.sharpness - np.median(looks.sharpness))
+    blurred = (softness > BLURRED * _deviation(looks.sharpness)) & (softness > BLURRED_BY)
+    few = len(looks) < LEAST
+    for row in range(len(looks)):
+        width, height = looks.size_px[row].tolist()
+        if looks.contrast[row] < BLANK:
+            yield Oddity(row, "blank", f"its brightness varies by {looks.contrast[row]:.1f} of 255 only")
+        elif looks.bright[row] < DARK:
+            yield Oddity(row, "dark", f"95 % of its pixels are darker than {looks.bright[row]:.0f} of 255")
+        elif looks.dark[row] > BRIGHT:
+            yield Oddity(row, "bright", f"95 % of its pixels are brighter than {looks.dark[row]:.0f} of 255")
+        elif min(width, height) < TINY_PX:
+            yield Oddity(row, "tiny", f"{width} x {height} pixels")
+        elif unusual[row] and not few:
+            yield Oddity(row, "shape", f"{width} x {height} pixels, unlike the other pictures")
+        elif blurred[row] and not few:
+            yield Oddity(
+                row, "blurred", f"{10 ** softness[row]:.0f} times less fine detail than the usual one"
+            )
+
+
+def outliers(features: Array, groups: Array) -> Iterator[Oddity]:
+    """Pictures unlike all others: far from the five nearest, beside how far apart the set's pictures are.
+
+    The distance is that of Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data
+    sets", 2000: to the k nearest neighbours, here their mean, between features of length 1.
+
+    Args:
+        features: float32 (N, D).
+        groups: int64 (N,), equal for copies of one picture, which are no neighbours of each other.
+    """
+    n = len(features)
+    if n < LEAST:
+        return
+    distance = np.log(np.maximum(neighbour_distance(features, groups), 1e-6))
+    away = distance - np.median(distance)
+    far = (away > FAR * _deviation(distance)) & (away > FAR_BY)
+    for row in np.flatnonzero(far)[np.argsort(-away[far])].tolist():
+        yield Oddity(
+            row, "outlier", f"{np.exp(away[row]):.1f} times as far from its neighbours as the usual one"
+        )
+
+
+def neighbour_distance(features: Array, groups: Array) -> Array:
+    """The mean distance to the nearest five of other groups, float64 (N,)."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    n = len(unit)
+    out = np.empty(n)
+    for start in range(0, n, ROWS_AT_ONCE):
+        likeness = unit[start : start + ROWS_AT_ONCE] @ unit.T
+        likeness[groups[start : start + ROWS_AT_ONCE, None] == groups[None]] = -1.0
+        count = min(NEIGHBOURS, n - 1)
+        near = -np.partition(-likeness, count - 1, axis=1)[:, :count]
+        out[start : start + ROWS_AT_ONCE] = np.sqrt(np.maximum(2 - 2 * near, 0)).mean(axis=1)
+    return out
+
+
+def _deviation(values: Array) -> float:
+    """The standard deviation as the median tells it: 1.4826 times the median distance from the median."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
