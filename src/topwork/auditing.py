@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from topwork.backbone import load_backbone
 from topwork.checks.findings import Audit
-from topwork.checks.fixes import write_fixes
+from topwork.checks.fixes import write_audit
 from topwork.checks.inspection import copies, inspect, keep_together, unseen_probabilities
 from topwork.checks.looks import look_at
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.errors import InputError, TopworkError
+from topwork.errors import InputError
 from topwork.features import extract, open_store
 from topwork.recipe import Recipe
-from topwork.runfolder import Clock
+from topwork.runfolder import AUDIT, FIXES, Clock
 from topwork.watch import Silent, Watch
-
-AUDIT, FIXES = "audit.json", "fixes.csv"
 
 
 def audit(
@@ -81,22 +78,8 @@ def audit(
         clock.seconds(),
     )
     if folder is not None:
-        write_audit(folder, result)
+        write_audit(folder, result, FIXES)
     return result
-
-
-def write_audit(folder: Path, result: Audit) -> None:
-    """Write `audit.json` and `fixes.csv`.
-
-    Raises:
-        TopworkError: they can't be written.
-    """
-    try:
-        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
-        (folder / AUDIT).write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise TopworkError(f"{folder}: can't be written ({error.strerror}); choose another --out") from None
-    write_fixes(folder / FIXES, result)
 
 
 def _folder(out: str | Path | None) -> Path | None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from topwork import graph as graphs
-from topwork.backbone import Backbone, BackboneFacts
+from topwork.backbone import LAST, Backbone, BackboneFacts
+from topwork.calibration import Calibration
 from topwork.data.dataset import Dataset, Example, Problem
 from topwork.data.sources import load_images
 from topwork.engine import Engine, stream
@@ -24,23 +25,39 @@ from topwork.features import Features, Matrix, extract, open_store
 from topwork.heads.head import Head
 from topwork.heads.headfile import load_head, save_head
 from topwork.images import decode
+from topwork.novelty import Novelty
 from topwork.watch import Silent, Watch
 
 FORMAT = 1
 DESCRIPTION, GRAPH, WEIGHTS, HEAD = "classifier.json", "model.xml", "model.bin", "head.npz"
+CALIBRATION = "calibration.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a classifier says of one image: a probability for each class, or why there is none.
 
-    `probabilities`: float32 (K,), summing to 1.
+    `probabilities`: float32 (K,), summing to 1. `novelty`: how far the picture is from all that was learnt, as a
+    share of the farthest that is still believed: above 1 it is "none of these"; None without such a rule.
     """
 
     image: str
     classes: tuple[str, ...]
     probabilities: np.ndarray[Any, np.dtype[np.float32]] | None
     error: str | None = None
+    novelty: float | None = None
+
+    @property
+    def rejected(self) -> bool:
+        """Whether it is none of the classes, as far as the classifier can tell."""
+        return self.novelty is not None and self.novelty > 1
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was rejected, in words; None where it was not."""
+        if self.novelty is None or not self.rejected:
+            return None
+        return f"unlike the training pictures: {self.novelty:.1f} times as far from them as the limit"
 
     def top(self, k: int = 1) -> list[tuple[str, float]]:
         """The `k` likeliest classes with their probabilities, likeliest first; none for an unreadable image."""
@@ -48,6 +65,11 @@ class Prediction:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def at_least(self, probability: float) -> list[tuple[str, float]]:
+        """The classes that are so probable, likeliest first; the likeliest one at any rate."""
+        ranked = self.top(len(self.classes))
+        return [pair for i, pair in enumerate(ranked) if not i or pair[1] >= probability]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,10 +80,24 @@ class Classifier:
     backbone: Backbone
     blocks: tuple[str, ...]
     head: Head
+    calibration: Calibration | None = None
+
+    @property
+    def novelty(self) -> Novelty | None:
+        """The rule for "none of these", if there is one."""
+        return self.calibration.novelty if self.calibration else None
 
     def probabilities(self, features: Matrix) -> Matrix:
         """Features of the head's own blocks, float32 (N, D) → calibrated probabilities, float32 (N, K)."""
         return self.head.probabilities(features)
+
+    def least_probability(self, coverage: float) -> float:
+        """How probable a class must be for a prediction set that holds the truth in a share `coverage` of pictures.
+
+        Raises:
+            InputError: not a share, or the classifier has no scores of held-out images.
+        """
+        return 1 - (self.calibration or Calibration(None, np.zeros(0, np.float32), 0)).allowance(coverage)
 
     def predict(self, images: Dataset | str | Path | list[str]) -> Iterator[Prediction]:
         """A prediction for each image, in order, as they come; any number of images in the same memory.
@@ -76,7 +112,7 @@ class Classifier:
         dataset = images if isinstance(images, Dataset) else load_images(images)
         infer = Engine(self.backbone)
         facts = self.backbone.facts
-        columns = facts.columns(self.blocks)
+        columns, novelty, last = facts.columns(self.blocks), self.novelty, facts.columns((LAST,))
 
         def look(example: Example) -> Prediction:
             try:
@@ -85,8 +121,10 @@ class Classifier:
                 return Prediction(str(example.image), self.classes, None, str(error))
             except OSError as error:
                 return Prediction(str(example.image), self.classes, None, error.strerror or str(error))
-            rows = self.probabilities(infer(pixels)[None, columns])
-            return Prediction(str(example.image), self.classes, rows[0])
+            features = infer(pixels)[None]
+            far = float(novelty.score(features[:, last])[0]) if novelty else None
+            probabilities = self.probabilities(features[:, columns])[0]
+            return Prediction(str(example.image), self.classes, probabilities, novelty=far)
 
         with closing(stream(look, dataset, workers=infer.workers)) as results:
             yield from results
@@ -97,14 +135,25 @@ class Classifier:
         """Write `classifier.json`, `model.xml`, `model.bin` and `head.npz` into `folder`, the first one last.
 
         `model.xml` is the whole classifier as one graph: `image` uint8 (1, S, S, 3) in, `probabilities` (1, K) and
-        `features` (1, D) out.
+        `features` (1, D) out; and, with a rule for "none of these", `novelty` (1, 1), above 1 for such a picture.
+        `calibration.npz` is written where there is a calibration.
         """
         import openvino as ov
 
         facts = self.backbone.facts
-        whole = graphs.attach(self.backbone.graph, self.head, facts.columns(self.blocks))
+        whole = graphs.attach(
+            self.backbone.graph,
+            self.head,
+            facts.columns(self.blocks),
+            novelty=(self.novelty, facts.columns((LAST,))) if self.novelty else None,
+        )
         ov.save_model(whole, folder / GRAPH, compress_to_fp16=False)
         save_head(self.head, folder / HEAD)
+        (folder / CALIBRATION).unlink(missing_ok=True)
+        files = [GRAPH, WEIGHTS, HEAD]
+        if self.calibration is not None:
+            self.calibration.save(folder / CALIBRATION)
+            files.append(CALIBRATION)
         description = {
             "format": FORMAT,
             "classes": list(self.classes),
@@ -112,8 +161,9 @@ class Classifier:
             "blocks": list(self.blocks),
             "head": self.head.kind,
             "temperature": self.head.temperature,
-            "reject_threshold": None,
-            "sha256": {name: _sha256(folder / name) for name in (GRAPH, WEIGHTS, HEAD)},
+            "reject_threshold": self.novelty.threshold if self.novelty else None,
+            "reject_rate": self.novelty.rate if self.novelty else None,
+            "sha256": {name: _sha256(folder / name) for name in files},
             "versions": _versions(),
         }
         (folder / DESCRIPTION).write_text(
@@ -134,6 +184,8 @@ class Classifier:
         try:
             classes, blocks, sha256 = tuple(plain["classes"]), tuple(plain["blocks"]), plain["sha256"]
             expected = {name: sha256[name] for name in (GRAPH, WEIGHTS, HEAD)}
+            if CALIBRATION in sha256:  # runs of before have none
+                expected[CALIBRATION] = sha256[CALIBRATION]
             facts = BackboneFacts.from_dict(plain["backbone"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -147,7 +199,8 @@ class Classifier:
                     "was changed since; copy the run's folder whole, or train again"
                 )
         graph = graphs.without_head(ov.Core().read_model(folder / GRAPH))
-        return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD))
+        calibration = Calibration.load(folder / CALIBRATION) if CALIBRATION in expected else None
+        return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD), calibration)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

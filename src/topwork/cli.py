@@ -98,6 +98,17 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed makes other splits.")] = None,
     folds: Annotated[int | None, typer.Option(help="Parts of the cross-validation.")] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="What stays on one side: a manifest's column, or a pattern on the path."),
+    ] = None,
+    copies: Annotated[
+        bool | None, typer.Option(help="Whether to look for copies and odd pictures, and keep copies apart.")
+    ] = None,
+    reject: Annotated[
+        float | None, typer.Option(help="Share of known pictures that may be called none of these; 0: off.")
+    ] = None,
+    fixes: Annotated[Path | None, typer.Option(help="An audit's fixes.csv, as you have edited it.")] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Settings from a file, such as a run's recipe.toml.")
     ] = None,
@@ -122,13 +133,45 @@ def train(
             precision=precision,
             pixels=pixels,
         ),
-        split=_given(settings.split, test=test, validation=validation, seed=seed, folds=folds),
-        head=_given(settings.head, kind=head, features=features, class_weight=class_weight),
+        split=_given(
+            settings.split,
+            test=test,
+            validation=validation,
+            seed=seed,
+            folds=folds,
+            group_by=group_by,
+            copies=copies,
+        ),
+        head=_given(settings.head, kind=head, features=features, class_weight=class_weight, reject=reject),
         finetune=_given(settings.finetune, mode=finetune, minutes=minutes),
         strict=strict or settings.strict,
     )
-    run = run_training(data, out, recipe=settings, overwrite=overwrite, watch=Console())
+    run = run_training(data, out, recipe=settings, fixes=fixes, overwrite=overwrite, watch=Console())
     print(run_json(run) if as_json else run_text(run))
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for audit.json, fixes.csv and report.html.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
+    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find copies, leaks, wrong labels, odd and unreadable pictures; nothing is changed."""
+    from topwork.auditing import audit as run_audit
+    from topwork.console import Console
+    from topwork.printing_audit import audit_json, audit_text
+
+    settings = Recipe.load(recipe) if recipe else Recipe()
+    settings = dataclasses.replace(
+        settings, backbone=_given(settings.backbone, handle=backbone, size_px=size)
+    )
+    result = run_audit(data, out, recipe=settings, watch=Console())
+    print(audit_json(result) if as_json else audit_text(result, out))
 
 
 @app.command()
@@ -222,17 +265,21 @@ def predict(
         list[str], typer.Argument(help="Files, folders, glob patterns; - for paths on standard input.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    coverage: Annotated[
+        float | None, typer.Option(help="Name all classes that hold the truth so often, such as 0.95.")
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Name the class of each photo."""
+    """Name the class of each photo, or say that it is none of these."""
     from topwork.classifier import Classifier
     from topwork.printing import print_csv, print_json, print_table
 
     classifier = Classifier.load(run)
     paths = [p for given in images for p in (_lines(sys.stdin) if given == "-" else [given])]
     show = print_json if as_json else print_csv if csv else print_table
-    if not show(classifier.predict(paths), top=top):
+    least = None if coverage is None else classifier.least_probability(coverage)
+    if not show(classifier.predict(paths), top=top, least=least):
         raise typer.Exit(1)
 
 

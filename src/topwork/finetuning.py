@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.classifier import (
+    CALIBRATION,
     DESCRIPTION,
     GRAPH,
     HEAD,
@@ -29,7 +30,17 @@ from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features, extract, open_store
 from topwork.recipe import FinetuneRecipe, Recipe
-from topwork.runfolder import PARTS, RECIPE, REPORT, SPLITS, Clock, parts_of, write_splits, writing
+from topwork.runfolder import (
+    PARTS,
+    RECIPE,
+    REPORT,
+    SPLITS,
+    Clock,
+    examples_of,
+    parts_of,
+    write_splits,
+    writing,
+)
 from topwork.watch import Silent, Watch
 
 if TYPE_CHECKING:
@@ -37,7 +48,7 @@ if TYPE_CHECKING:
     from topwork.tuning.verdict import Verdict
 
 FROZEN, WORK = "frozen", "finetune"
-MODEL = (GRAPH, WEIGHTS, HEAD, DESCRIPTION)  # the description last: where it is, all is
+MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last: where it is, all is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,8 +173,17 @@ def _as_before(features: Features, folder: Path, watch: Watch) -> tuple[Features
     Raises:
         InputError: images that the run learnt from are missing.
     """
-    known = parts_of(folder)
+    known, as_was = parts_of(folder), examples_of(folder)
     part = [known.get(key) for key in features.keys]
+    # Labels and groups are those of the run: its photos may have been relabelled by fixes, and copies found.
+    examples = (
+        dataclasses.replace(e, label=as_was[key][0], group=as_was[key][1]) if key in as_was else e
+        for e, key in zip(features.dataset, features.keys, strict=True)
+    )
+    source = features.dataset
+    features = dataclasses.replace(
+        features, dataset=Dataset(tuple(examples), source.classes, source.name, source.skipped)
+    )
     missing = len(known.keys() - set(features.keys))
     if missing:
         raise InputError(
@@ -186,10 +206,13 @@ def _replace(folder: Path, classifier: Classifier) -> None:
     if not (old / DESCRIPTION).exists():
         old.mkdir(exist_ok=True)
         for name in MODEL:
-            shutil.copy2(folder / name, old / name)
+            if (folder / name).exists():
+                shutil.copy2(folder / name, old / name)
     (folder / DESCRIPTION).unlink(missing_ok=True)
+    (folder / CALIBRATION).unlink(missing_ok=True)  # the tuned classifier may have none
     for name in MODEL:
-        (fresh / name).replace(folder / name)
+        if (fresh / name).exists():
+            (fresh / name).replace(folder / name)
 
 
 def _told(tuned: Tuned, verdict: Verdict | None, clock: Clock) -> dict[str, Any]:

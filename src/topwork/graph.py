@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
     from topwork.heads.head import Head
+    from topwork.novelty import Novelty
 
 ROOT = 0.25  # the exponent of rooted averages
 VIEWS = "topwork_views"  # the node that puts turned copies of a picture together
@@ -112,10 +113,17 @@ def single_view(graph: ov.Model) -> ov.Model:
     return _with_output(graph, "features")
 
 
-def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Model:
-    """The whole classifier as one graph: `probabilities` (1, K) first, then `features` (1, D).
+def attach(
+    graph: ov.Model,
+    head: Head,
+    columns: np.ndarray[Any, Any],
+    *,
+    novelty: tuple[Novelty, np.ndarray[Any, Any]] | None = None,
+) -> ov.Model:
+    """The whole classifier as one graph: `probabilities` (1, K) first, then `features` (1, D), `novelty` (1, 1).
 
-    `columns`: which features the head sees, int64 (D_head,).
+    `columns`: which features the head sees, int64 (D_head,). `novelty`: the rule for "none of these", and which
+    features it sees; above 1, the picture is none of the classes.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -133,7 +141,39 @@ def attach(graph: ov.Model, head: Head, columns: np.ndarray[Any, Any]) -> ov.Mod
         x = op.add(product, op.constant(layer.bias[None])).output(0)
     probabilities = op.softmax(op.divide(x, op.constant(np.float32(head.temperature))), 1)
     probabilities.output(0).set_names({"probabilities"})
-    return ov.Model([probabilities.output(0), features], graph.get_parameters())
+    outputs = [probabilities.output(0), features]
+    if novelty is not None:
+        outputs.append(_novelty(features, *novelty))
+    return ov.Model(outputs, graph.get_parameters())
+
+
+def _novelty(features: Any, rule: Novelty, columns: np.ndarray[Any, Any]) -> Any:
+    """`Novelty.score`, (1, 1)."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    def constant(value: Any) -> Any:
+        return op.constant(np.asarray(value, np.float32))
+
+    def square_sum(x: Any) -> Any:
+        return op.reduce_sum(op.multiply(x, x), op.constant(np.array([1])), True)
+
+    x = op.gather(features, op.constant(columns), op.constant(np.int64(1)))
+    rooted = op.multiply(op.sign(x), op.sqrt(op.abs(x)))
+    length = op.maximum(op.sqrt(square_sum(rooted)), constant(1e-12))
+    centred = op.subtract(op.divide(rooted, length), constant(rule.mean[None]))
+    inside = op.matmul(centred, constant(rule.axes), False, False)
+    z = op.matmul(inside, constant(rule.whiten), False, False)
+    products = op.matmul(z, constant(rule.centres), False, True)
+    own = constant((rule.centres**2).sum(axis=1)[None])
+    squares = op.add(op.subtract(square_sum(z), op.multiply(products, constant(2.0))), own)
+    near = op.maximum(op.reduce_min(squares, op.constant(np.array([1])), True), constant(0.0))
+    rest = op.maximum(op.subtract(square_sum(centred), square_sum(inside)), constant(0.0))
+    scaled = op.multiply(rest, constant(rule.axes.shape[1] / rule.outside))
+    score = op.divide(op.add(near, scaled), constant(rule.threshold))
+    assert score.get_element_type() == ov.Type.f32
+    score.output(0).set_names({"novelty"})
+    return score.output(0)
 
 
 def _likeness(y: Any, landmarks: np.ndarray[Any, Any]) -> Any:

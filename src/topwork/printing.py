@@ -7,10 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from topwork.cache import CacheInfo
 from topwork.data.dataset import Problem
+from topwork.printing_audit import counts_text
 from topwork.scorecard import summary, table
 
 if TYPE_CHECKING:
@@ -35,11 +37,32 @@ def run_text(run: Run) -> str:
         summary(run.test) if run.test else "no image could be spared for a test: add photos, or raise --test",
         "",
         *([table(run.test), ""] if run.test else []),
+        *doubts_text(run),
         *left_out_text(run.problems),
         f"{run.path} holds the run; {run.seconds['total']:.1f} s.",
         f"Next: topwork predict {run.path} PHOTOS",
     ]
     return "\n".join(lines)
+
+
+def doubts_text(run: Run) -> list[str]:
+    """What there is to know before the score is believed: its spread, copies, labels in doubt."""
+    lines = []
+    if len(folds := run.cross_validated) > 1:
+        lines.append(
+            f"{len(folds)}-fold cross-validation on the training images: {100 * mean(folds):.1f} % "
+            f"(folds {100 * min(folds):.1f} to {100 * max(folds):.1f})"
+        )
+    if run.leak:
+        low, high = run.leak.interval
+        lines.append(
+            f"copies stay on one side: a split blind to them would have tested on {run.leak.images} of "
+            f"{run.leak.tested} images with a copy in training, and claimed {100 * run.leak.accuracy:.1f} % "
+            f"(95 %: {100 * low:.1f} to {100 * high:.1f})"
+        )
+    if run.audit and (told := counts_text(run.audit)):
+        lines.append(f"to look at: {told}; see {run.path / 'audit.json'}")
+    return [*lines, ""] if lines else []
 
 
 def run_json(run: Run) -> str:
@@ -59,6 +82,9 @@ def run_json(run: Run) -> str:
             "computed": run.computed,
             "left_out": [asdict(problem) for problem in run.problems],
             "finetune": json.loads(finetuned_json(run.finetuned)) if run.finetuned else None,
+            "leak": asdict(run.leak) if run.leak else None,
+            "cross_validated": list(run.cross_validated),
+            "audit": run.audit.counts() if run.audit else None,
             "seconds": run.seconds,
         }
     )
@@ -130,34 +156,47 @@ def left_out_text(problems: tuple[Problem, ...]) -> list[str]:
     return [*lines, *(["  …"] if len(problems) > SHOWN else []), ""]
 
 
-def print_table(predictions: Iterable[Prediction], *, top: int) -> bool:
+def print_table(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
     """A line an image: its name, and the likeliest classes. False where no image could be read."""
 
     def line(prediction: Prediction) -> str:
         if prediction.error is not None:
             return f"{prediction.image}: can't be read: {prediction.error}"
-        classes = "  ".join(f"{name} {100 * p:.1f} %" for name, p in prediction.top(top))
+        classes = "  ".join(f"{name} {100 * p:.1f} %" for name, p in _named(prediction, top, least))
+        if prediction.rejected:
+            return f"{prediction.image}: none of these ({prediction.reason}; else {classes})"
         return f"{prediction.image}: {classes}"
 
     return _each(predictions, lambda prediction: print(line(prediction), flush=True))
 
 
-def print_csv(predictions: Iterable[Prediction], *, top: int) -> bool:
-    """One row an image: image, class, probability (for each of the top classes), error."""
+def print_csv(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
+    """One row an image: image, class, probability (for each of the top classes), rejected, error.
+
+    With `least`, a column `set` before them: the classes that are so probable, with "|" between.
+    """
     rows = csv.writer(sys.stdout, lineterminator="\n")
     numbers = [""] + [f"_{i}" for i in range(2, top + 1)]
-    rows.writerow(["image", *(f"{name}{i}" for i in numbers for name in ("class", "probability")), "error"])
+    sets = [] if least is None else ["set"]
+    names = (f"{name}{i}" for i in numbers for name in ("class", "probability"))
+    rows.writerow(["image", *names, *sets, "rejected", "error"])
 
     def write(prediction: Prediction) -> None:
         cells: list[object] = [cell for name, p in prediction.top(top) for cell in (name, f"{p:.6f}")]
         cells += [""] * (2 * top - len(cells))
+        if least is not None:
+            cells.append("|".join(name for name, _ in prediction.at_least(least)))
+        cells.append(prediction.reason or "")
         rows.writerow([prediction.image, *cells, prediction.error or ""])
 
     return _each(predictions, write)
 
 
-def print_json(predictions: Iterable[Prediction], *, top: int) -> bool:
-    """One list of `{image, class, probability, top: [...]}` or `{image, error}`."""
+def print_json(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
+    """One list of `{image, class, probability, top: [...], rejected}` or `{image, error}`.
+
+    `rejected` is null, or why the picture is none of the classes. With `least`, `set` lists those so probable.
+    """
     items: list[dict[str, object]] = []
 
     def keep(prediction: Prediction) -> None:
@@ -165,11 +204,18 @@ def print_json(predictions: Iterable[Prediction], *, top: int) -> bool:
             items.append({"image": prediction.image, "error": prediction.error})
             return
         ranked = [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(top)]
-        items.append({"image": prediction.image, **ranked[0], "top": ranked})
+        item = {"image": prediction.image, **ranked[0], "top": ranked, "rejected": prediction.reason}
+        if least is not None:
+            item["set"] = [name for name, _ in prediction.at_least(least)]
+        items.append(item)
 
     any_read = _each(predictions, keep)
     print(json.dumps(items, ensure_ascii=False))
     return any_read
+
+
+def _named(prediction: Prediction, top: int, least: float | None) -> list[tuple[str, float]]:
+    return prediction.top(top) if least is None else prediction.at_least(least)
 
 
 def _each(predictions: Iterable[Prediction], show: Callable[[Prediction], None]) -> bool:

@@ -54,6 +54,9 @@ class HeadRecipe:
     kind: HeadKind = "linear"
     features: FeatureChoice = "auto"
     class_weight: ClassWeight = "none"
+    reject: float = (
+        0.01  # the share of pictures of the known classes that may be called "none of these"; 0: no rule
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class Recipe:
             value = getattr(part, name)
             if value not in get_args(known):
                 raise InputError(one_of(str(value), get_args(known), what=name))
+        if not 0 <= self.head.reject < 1:
+            raise InputError(f"head.reject must be a share from 0 to below 1; got {self.head.reject:g}")
         if self.split.folds < 2:
             raise InputError(f"split.folds must be 2 or more; got {self.split.folds}")
         _check_tuning(self.finetune)

@@ -8,18 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from topwork.classifier import DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier
+from topwork.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier
 from topwork.data.split import Splits
 from topwork.errors import InputError, TopworkError
 from topwork.features import Features
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
-FILES = (DESCRIPTION, GRAPH, WEIGHTS, HEAD, SPLITS, RECIPE, REPORT)
+PAGE, AUDIT, FIXES = "report.html", "audit.json", "fixes.csv"
+FILES = (DESCRIPTION, GRAPH, WEIGHTS, HEAD, CALIBRATION, SPLITS, RECIPE, REPORT, PAGE, AUDIT, FIXES)
 PARTS = ("train", "validation", "test")
 
 
 def write_splits(path: Path, classifier: Classifier, features: Features, splits: Splits) -> None:
-    """One row an image: its part, label, SHA-256, and what the classifier says of it.
+    """One row an image: its part, label, SHA-256, group, and what the classifier says of it.
 
     On training images a classifier flatters itself: only the rows of `test` tell how good it is.
     """
@@ -27,7 +28,7 @@ def write_splits(path: Path, classifier: Classifier, features: Features, splits:
     probabilities = classifier.probabilities(features.matrix(classifier.blocks))
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
-        rows.writerow(["id", "split", "label", "prediction", "probability", "sha256"])
+        rows.writerow(["id", "split", "label", "prediction", "probability", "sha256", "group"])
         for example, key, p in zip(features.dataset, features.keys, probabilities, strict=True):
             best = int(p.argmax())
             rows.writerow(
@@ -38,6 +39,7 @@ def write_splits(path: Path, classifier: Classifier, features: Features, splits:
                     classifier.classes[best],
                     f"{p[best]:.6f}",
                     key.hex(),
+                    example.group or "",
                 ]
             )
 
@@ -60,6 +62,25 @@ def parts_of(folder: Path) -> dict[bytes, str]:
     try:
         with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
             return {bytes.fromhex(row["sha256"]): row["split"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
+            f"({error}); copy the run's folder whole"
+        ) from None
+
+
+def examples_of(folder: Path) -> dict[bytes, tuple[str, str | None]]:
+    """Label and group (None for none) of each image of a run, by its SHA-256; what its list of images says.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    try:
+        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
+            return {
+                bytes.fromhex(row["sha256"]): (row["label"], row.get("group") or None)
+                for row in csv.DictReader(file)
+            }
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "

@@ -11,6 +11,9 @@ from typing import Any
 
 from topwork.advice import Advice, advise
 from topwork.backbone import load_backbone
+from topwork.checking import Leak, audited, calibrate, check, leaked
+from topwork.checks.findings import Audit
+from topwork.checks.fixes import apply_fixes, write_audit
 from topwork.classifier import DESCRIPTION, Classifier, Scored, score
 from topwork.data.dataset import Dataset, Problem
 from topwork.data.sources import load
@@ -19,9 +22,10 @@ from topwork.errors import InputError
 from topwork.evaluation import Evaluation
 from topwork.features import extract, open_store
 from topwork.finetuning import Finetuned, finetune
-from topwork.heads.fitting import Fitted, fit_head
+from topwork.heads.fitting import Fitted, cross_validated, fit_head
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.runfolder import (
+    FIXES,
     PARTS,
     RECIPE,
     REPORT,
@@ -42,7 +46,8 @@ class Run:
 
     `test` is None where no image could be spared for it. `problems` are images left out, with the reason.
     `computed` counts the images whose features were not stored before. `advice` and `finetuned`: where tuning was
-    asked for, what was advised and what it came to.
+    asked for, what was advised and what it came to. `audit`: what is odd about the data; None where it was not looked
+    for. `leak`: what copies on both sides of a naive split would have done to the score; None where there are none.
     """
 
     path: Path
@@ -55,6 +60,9 @@ class Run:
     seconds: dict[str, float]
     advice: Advice | None = None
     finetuned: Finetuned | None = None
+    audit: Audit | None = None
+    leak: Leak | None = None
+    cross_validated: tuple[float, ...] = ()
 
 
 def train(
@@ -62,19 +70,22 @@ def train(
     out: str | Path,
     *,
     recipe: Recipe | None = None,
+    fixes: str | Path | None = None,
     overwrite: bool = False,
     watch: Watch | None = None,
 ) -> Run:
     """Train a classifier and write it, its test score and its settings to the folder `out`.
 
     Features are computed once for each image and kept; the head and its settings are chosen on held-out training
-    images; the test images are looked at once, at the end. With `recipe.finetune.mode` the network itself is tuned
+    images; the test images are looked at once, at the end. Copies of one picture, and the user's groups, stay on one
+    side of every split. With `recipe.finetune.mode` the network itself is tuned
     then (see `topwork.finetuning.finetune`): always ("tail", "full"), or where that is advised ("auto").
 
     Args:
         data: a dataset, or what `topwork.load` takes: a folder with one sub-folder a class, a manifest, an archive.
         out: the run's folder: new, or empty.
         recipe: the settings; None for the defaults.
+        fixes: an audit's fixes.csv, as a person has edited it: pictures to leave out or relabel.
         overwrite: replace the run that `out` holds.
         watch: told of the progress.
 
@@ -90,7 +101,9 @@ def train(
     check_folder(out, overwrite=overwrite)
 
     with clock.time("load"):
-        dataset = data if isinstance(data, Dataset) else load(data)
+        dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
+        if fixes is not None:
+            dataset = apply_fixes(dataset, Path(fixes))
         settings = recipe.backbone
         backbone = load_backbone(
             settings.handle,
@@ -110,10 +123,19 @@ def train(
         if store.set_aside is not None:
             watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
 
+        checked = None
+        if recipe.split.copies:
+            with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
+                checked = check(features, progress)
+                features = checked.features
+
         with clock.time("head"):
             splits = _splits(features.dataset, recipe)
             fitted = fit_head(features, splits, recipe, tensorboard=out / TENSORBOARD, watch=watch)
-            classifier = Classifier(features.dataset.classes, backbone, fitted.blocks, fitted.head)
+            calibration = calibrate(features, splits, fitted, recipe)
+            classifier = Classifier(
+                features.dataset.classes, backbone, fitted.blocks, fitted.head, calibration
+            )
 
         with clock.time("test"):
             majority = Counter(splits.train.labels()).most_common(1)[0][0]
@@ -121,15 +143,25 @@ def train(
                 score(classifier, features.part(splits.test), majority=majority) if len(splits.test) else None
             )
 
+        problems = (*dataset.skipped, *features.problems)
+        audit, leak = None, None
+        if checked:
+            with clock.time("audit"):
+                audit = audited(checked, classifier, splits, fitted, recipe, problems)
+                leak = leaked(checked, splits, fitted, recipe)
+
         with clock.time("save"), writing(out):
-            problems = (*dataset.skipped, *features.problems)
             out.mkdir(parents=True, exist_ok=True)
             # Without it the folder is no run, until all is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
             write_splits(out / SPLITS, classifier, features, splits)
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
             report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
+            report["leak"] = asdict(leak) if leak else None
+            report["fixes"] = str(fixes) if fixes is not None else None
             (out / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+            if audit:
+                write_audit(out, audit, FIXES)
             classifier.save(out)
 
     advice, finetuned = None, None
@@ -151,6 +183,9 @@ def train(
         seconds=clock.seconds(),
         advice=advice,
         finetuned=finetuned,
+        audit=audit,
+        leak=leak,
+        cross_validated=cross_validated(fitted),
     )
 
 
@@ -203,6 +238,7 @@ def _report(
         "splits": _sizes(splits),
         "test": scored.evaluation.to_dict() if scored else None,
         "held_out": fitted.held_out,
+        "cross_validated": cross_validated(fitted),
         "candidates": [asdict(candidate) for candidate in fitted.candidates],
         "left_out": [asdict(problem) for problem in problems],
         "seconds": seconds,

@@ -104,7 +104,7 @@ class _Scale:
             mean = known.mean(axis=0)
             centred = known - mean
             count = min(DIRECTIONS, len(known) // ENOUGH)
-            values, vectors = np.linalg.eigh(centred @ centred.T)
+            _, vectors = np.linalg.eigh(centred @ centred.T)
             directions = _unit(vectors[:, -count:].T @ centred)
         scale = cls(pictures, mean, directions, rows)
         return cls(pictures, mean, directions, scale.residual(pictures))
@@ -156,7 +156,9 @@ def _registered(scales: dict[int, _Scale], whole: Array, cut: Array, mirror: Arr
         scale = scales[side]
         source = scale.pictures[cut[going]]
         source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
-        grey, target = (_normal(p.mean(axis=3, keepdims=True)) for p in (source, scale.pictures[whole[going]]))
+        grey, target = (
+            _normal(p.mean(axis=3, keepdims=True)) for p in (source, scale.pictures[whole[going]])
+        )
         at = where[going]
         for _ in range(STEPS[side]):
             at = (at + _step(grey, target, at)).clip(-FARTHEST, FARTHEST)

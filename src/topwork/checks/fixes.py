@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 from topwork.checks.findings import Audit
@@ -19,25 +20,28 @@ from topwork.data.dataset import Dataset, Problem, class_names
 from topwork.errors import InputError, TopworkError, one_of
 
 COLUMNS = ("id", "finding", "suggestion", "label", "group", "note")
+JSON = "audit.json"
 ACTIONS = ("leave out", "relabel", "keep one", "look")
 
 
-def write_fixes(path: Path, audit: Audit) -> None:
-    """One row a finding and picture, the gravest kinds first.
+def write_audit(folder: Path, audit: Audit, fixes: str) -> None:
+    """Write `audit.json` and, under the name `fixes`, one row a finding and picture, the gravest kinds first.
 
     Raises:
-        TopworkError: the file can't be written.
+        TopworkError: they can't be written.
     """
     try:
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        text = json.dumps(audit.to_dict(), indent=1, ensure_ascii=False)
+        (folder / JSON).write_text(text, encoding="utf-8", errors="backslashreplace")
+        with (folder / fixes).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             rows = csv.writer(file)
             rows.writerow(COLUMNS)
             for number, f in enumerate(audit.findings, 1):
-                for id in f.ids if f.kind != "small_class" else ():
+                for id in f.ids:
                     group = str(number) if len(f.ids) > 1 else ""
                     rows.writerow([id, f.kind, f.suggestion, f.label or "", group, f.note])
     except OSError as error:
-        raise TopworkError(f"{path}: can't be written ({error.strerror}); choose another --out") from None
+        raise TopworkError(f"{folder}: can't be written ({error.strerror}); choose another --out") from None
 
 
 def apply_fixes(dataset: Dataset, path: Path) -> Dataset:

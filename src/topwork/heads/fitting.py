@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from topwork.backbone import LAST, LAST_ROOTED
+from topwork.data.dataset import Dataset
+from topwork.data.grouping import group_numbers
 from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features import Features
-from topwork.heads.head import Head, fit_temperature
+from topwork.heads.head import Head, fit_temperature, softmax
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import LinearFit, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
@@ -37,13 +39,18 @@ class Candidate:
 class Fitted:
     """A head, the blocks of features it sees, and the candidates it was chosen from (best first).
 
-    `held_out`: how held-out images were had, in words; empty where nothing was chosen.
+    `held_out`: how held-out images were had, in words; empty where nothing was chosen. `unseen`: those images, and
+    `unseen_probabilities` float32 (M, K) what a head that had not learnt from them says of each, at this head's
+    temperature; None for a head that is fitted without. `fold_of`: int64 (M,), their folds, if there were any.
     """
 
     head: Head
     blocks: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     held_out: str
+    unseen: Dataset | None = None
+    unseen_probabilities: Array | None = None
+    fold_of: Array | None = None
 
 
 def fit_head(
@@ -74,9 +81,7 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
     train, validation = splits.train, splits.validation
     class_count = len(train.classes)
     targets, weights = _learnt(splits.train, recipe)
-    fold_of = (
-        None if len(validation) else folds(train, _fold_count(len(train), recipe), seed=recipe.split.seed)
-    )
+    fold_of = None if len(validation) else folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
     choices = {"last": (LAST,), "stages": _stages(features)}
     wanted = list(choices) if recipe.head.features == "auto" else [recipe.head.features]
     if choices["stages"] == choices["last"]:
@@ -96,7 +101,15 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
     held_out = (
         f"{int(fold_of.max()) + 1}-fold cross-validation" if fold_of is not None else "the validation images"
     )
-    return Fitted(best.head, choices[chosen.features], tuple(c for _, c in ranked), held_out)
+    return Fitted(
+        best.head,
+        choices[chosen.features],
+        tuple(c for _, c in ranked),
+        held_out,
+        unseen=validation if fold_of is None else train,
+        unseen_probabilities=softmax(best.held_out_logits, best.head.temperature).astype(np.float32),
+        fold_of=fold_of,
+    )
 
 
 def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Path, watch: Watch) -> Fitted:
@@ -107,7 +120,7 @@ def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Pa
     blocks = _one_choice(features, recipe)
     train, validation = splits.train, splits.validation
     if not len(validation):  # a curve to look at, and a temperature, need images that were not learnt from
-        fold_of = folds(train, _fold_count(len(train), recipe), seed=recipe.split.seed)
+        fold_of = folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
         train, validation = train.select(np.flatnonzero(fold_of)), train.select(np.flatnonzero(fold_of == 0))
     held_x = features.part(validation).matrix(blocks)
     held_targets, held_weights = _learnt(validation, recipe)
@@ -135,7 +148,8 @@ def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Pa
             on_step=on_step,
             on_epoch=on_epoch,
         )
-    return Fitted(_calibrated(fit.head, held_x, held_targets, held_weights), blocks, (), "")
+    head = _calibrated(fit.head, held_x, held_targets, held_weights)
+    return Fitted(head, blocks, (), "", unseen=validation, unseen_probabilities=head.probabilities(held_x))
 
 
 def _fit_centroid(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
@@ -177,10 +191,27 @@ def _calibrated(head: Head, x: Array, targets: Array, weights: Array) -> Head:
     )
 
 
-def _fold_count(n: int, recipe: Recipe) -> int:
+def _fold_count(train: Dataset, recipe: Recipe) -> int:
+    n, groups = len(train), max(group_numbers(train)) + 1
+    if n >= 4 and groups < 2:
+        raise InputError(
+            f"expected training images of two groups or more to choose settings by cross-validation; all {n} are of "
+            "one: add images of another, or use --head centroid, which chooses nothing"
+        )
     if n < 4:
         raise InputError(
             f"expected at least 4 training images to choose settings by cross-validation; got {n}: "
             "add photos, or use --head centroid, which chooses nothing"
         )
-    return min(recipe.split.folds, n // 2)
+    return min(recipe.split.folds, n // 2, groups)
+
+
+def cross_validated(fitted: Fitted) -> tuple[float, ...]:
+    """The accuracy in each fold, 0 to 1, where there were folds: their spread is what another draw would change.
+
+    A little too good as a score: the strength of the head was chosen by these very images.
+    """
+    if fitted.fold_of is None or fitted.unseen is None or fitted.unseen_probabilities is None:
+        return ()
+    right = fitted.unseen_probabilities.argmax(axis=1) == fitted.unseen.targets()
+    return tuple(float(right[fitted.fold_of == f].mean()) for f in range(int(fitted.fold_of.max()) + 1))
