@@ -16,12 +16,13 @@ HEAVY = {"openvino", "scipy", "sklearn", "pyarrow", "tensorboardX", "PIL", "simp
 
 # A file imports only from above it; those on one line don't import each other.
 ORDER = """
-errors geometry heads.lbfgs hub.applications hub.catalog learning_curve tensorboard watch
-console data.dataset database heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights
-imagefile recipe significance tfhub.frameworks tuning.checkpoint
-cache data.layout data.split data.tfrecord graph heads.centroid heads.headfile heads.linear
-heads.mlp hub.builtin hub.https hub.pixels hub.unpack images metrics tfhub.shapes tfhub.traces
-tfhub.weights tuning.augment tuning.verdict
+checks.findings checks.labels errors geometry heads.lbfgs hub.applications hub.catalog
+learning_curve novelty tensorboard watch
+calibration console data.dataset database heads.head heads.logistic hub.connect hub.folder hub.trunk
+hub.weights imagefile printing_audit recipe significance tfhub.frameworks tuning.checkpoint
+cache checks.fixes data.grouping data.layout data.split data.tfrecord graph heads.centroid
+heads.headfile heads.linear heads.mlp hub.builtin hub.https hub.pixels hub.unpack images metrics
+tfhub.shapes tfhub.traces tfhub.weights tuning.augment tuning.verdict
 data.folder data.hosted data.manifest data.unpack evaluation heads.kernel hub.converted hub.handle
 hub.modules hub.plain hub.reading store tuning.plan
 data.archive data.huggingface data.tfds hub.download hub.foreign hub.tracing scorecard tuning.values
@@ -30,10 +31,10 @@ hub.resolve tuning.axes
 hub.module tfhub.loading tuning.operators
 backbone hub.collection tfhub.choosing tuning.trainable
 engine publish tfhub.layer tuning.cuts tuning.learner
-features tuning.activations tuning.choice tuning.native
-classifier evidence heads.fitting tuning.sources
-exporting forecasting runfolder tuning.loop
-advice tuning.start
+checks.looks features tuning.activations tuning.choice tuning.native
+checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
+checks.inspection exporting forecasting runfolder tuning.loop
+advice auditing checking tuning.start
 printing_advice tuning.trial
 tuning.tune
 finetuning
@@ -114,7 +115,7 @@ def test_data_never_sees_a_pixel(name: str) -> None:
     assert not {module.split(".")[0] for module in imported(TREES[name])} & {"PIL", "simplejpeg", "openvino"}
 
 
-@pytest.mark.parametrize("name", ["cli", "cli_modules"])
+@pytest.mark.parametrize("name", ["cli", "cli_checks", "cli_modules"])
 def test_the_command_line_holds_no_logic(name: str) -> None:
     """It has no numbers to work on, no file to open, and no long function."""
     tree = TREES[name]

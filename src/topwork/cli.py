@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from topwork import __version__
+from topwork.cli_checks import audit, diff, report
 from topwork.cli_modules import modules_app
 from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
@@ -121,57 +122,30 @@ def train(
     from topwork.printing import run_json, run_text
     from topwork.training import train as run_training
 
-    settings = Recipe.load(recipe) if recipe else Recipe()
-    settings = dataclasses.replace(
-        settings,
-        backbone=_given(
-            settings.backbone,
-            handle=backbone,
-            size_px=size,
-            fit=fit,
-            views=views,
-            precision=precision,
-            pixels=pixels,
-        ),
-        split=_given(
-            settings.split,
-            test=test,
-            validation=validation,
-            seed=seed,
-            folds=folds,
-            group_by=group_by,
-            copies=copies,
-        ),
-        head=_given(settings.head, kind=head, features=features, class_weight=class_weight, reject=reject),
-        finetune=_given(settings.finetune, mode=finetune, minutes=minutes),
-        strict=strict or settings.strict,
+    settings = _settings(
+        recipe,
+        backbone={
+            "handle": backbone,
+            "size_px": size,
+            "fit": fit,
+            "views": views,
+            "precision": precision,
+            "pixels": pixels,
+        },
+        split={
+            "test": test,
+            "validation": validation,
+            "seed": seed,
+            "folds": folds,
+            "group_by": group_by,
+            "copies": copies,
+        },
+        head={"kind": head, "features": features, "class_weight": class_weight, "reject": reject},
+        finetune={"mode": finetune, "minutes": minutes},
+        strict=strict,
     )
     run = run_training(data, out, recipe=settings, fixes=fixes, overwrite=overwrite, watch=Console())
     print(run_json(run) if as_json else run_text(run))
-
-
-@app.command()
-def audit(
-    data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
-    out: Annotated[
-        Path | None, typer.Option(help="A new folder for audit.json, fixes.csv and report.html.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
-    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Find copies, leaks, wrong labels, odd and unreadable pictures; nothing is changed."""
-    from topwork.auditing import audit as run_audit
-    from topwork.console import Console
-    from topwork.printing_audit import audit_json, audit_text
-
-    settings = Recipe.load(recipe) if recipe else Recipe()
-    settings = dataclasses.replace(
-        settings, backbone=_given(settings.backbone, handle=backbone, size_px=size)
-    )
-    result = run_audit(data, out, recipe=settings, watch=Console())
-    print(audit_json(result) if as_json else audit_text(result, out))
 
 
 @app.command()
@@ -187,10 +161,7 @@ def advise(
     from topwork.console import Console
     from topwork.printing_advice import advice_json, advice_text
 
-    settings = Recipe.load(recipe) if recipe else Recipe()
-    settings = dataclasses.replace(
-        settings, backbone=_given(settings.backbone, handle=backbone, size_px=size)
-    )
+    settings = _settings(recipe, backbone={"handle": backbone, "size_px": size})
     advice = run_advice(data, recipe=settings, watch=Console())
     print(advice_json(advice) if as_json else advice_text(advice))
 
@@ -256,6 +227,11 @@ def evaluate(
             f"warning: {seen} of these {n} images were learned from: this score flatters the classifier"
         )
     print(evaluation_json(scored, learned_from=seen) if as_json else evaluation_text(scored))
+
+
+app.command()(audit)
+app.command()(report)
+app.command()(diff)
 
 
 @app.command()
@@ -351,6 +327,13 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _settings(path: Path | None, *, strict: bool = False, **parts: dict[str, Any]) -> Recipe:
+    """The recipe in a file, or the defaults; with what the command line gives for each of its parts."""
+    recipe = Recipe.load(path) if path else Recipe()
+    given = {name: _given(getattr(recipe, name), **values) for name, values in parts.items()}
+    return dataclasses.replace(recipe, **given, strict=strict or recipe.strict)
 
 
 def _given(settings: Any, **values: Any) -> Any:
