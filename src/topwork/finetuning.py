@@ -30,6 +30,7 @@ from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features, extract, open_store
 from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.reporting.writing import write_page
 from topwork.runfolder import (
     PARTS,
     RECIPE,
@@ -135,6 +136,8 @@ def finetune(
                 report["test"] = after.evaluation.to_dict()
             (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
             shutil.rmtree(folder / WORK, ignore_errors=True)
+    if tuned.better:
+        write_page(folder, classifier, everything, watch)
     return Finetuned(folder, tuned.better, tuned, verdict, before, after, clock.seconds())
 
 

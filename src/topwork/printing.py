@@ -40,7 +40,7 @@ def run_text(run: Run) -> str:
         *doubts_text(run),
         *left_out_text(run.problems),
         f"{run.path} holds the run; {run.seconds['total']:.1f} s.",
-        f"Next: topwork predict {run.path} PHOTOS",
+        f"Next: look at {run.path / 'report.html'}; topwork predict {run.path} PHOTOS",
     ]
     return "\n".join(lines)
 

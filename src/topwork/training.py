@@ -22,8 +22,10 @@ from topwork.errors import InputError
 from topwork.evaluation import Evaluation
 from topwork.features import extract, open_store
 from topwork.finetuning import Finetuned, finetune
+from topwork.growth import growth
 from topwork.heads.fitting import Fitted, cross_validated, fit_head
 from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.reporting.writing import write_page
 from topwork.runfolder import (
     FIXES,
     PARTS,
@@ -149,6 +151,8 @@ def train(
             with clock.time("audit"):
                 audit = audited(checked, classifier, splits, fitted, recipe, problems)
                 leak = leaked(checked, splits, fitted, recipe)
+        with clock.time("curve"):
+            grown = growth(features, splits, fitted)
 
         with clock.time("save"), writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -158,12 +162,16 @@ def train(
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
             report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
             report["leak"] = asdict(leak) if leak else None
+            report["curve"] = asdict(grown.curve) if grown else None
+            report["growth"] = grown.sentences if grown else ()
             report["fixes"] = str(fixes) if fixes is not None else None
             (out / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
             if audit:
                 write_audit(out, audit, FIXES)
             classifier.save(out)
 
+    with clock.time("report"):
+        write_page(out, classifier, dataset, watch)
     advice, finetuned = None, None
     if recipe.finetune.mode != "head":
         advice, tuning = _tuning(dataset, recipe, watch)

@@ -1,0 +1,116 @@
+"""Write a run's `report.html`: gather what its folder says, make the pictures small, say where the network looked."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.attention import Looker, overlay
+from topwork.classifier import Classifier
+from topwork.data.dataset import Dataset, Example
+from topwork.data.sources import load
+from topwork.engine import core_count, stream
+from topwork.errors import ImageError, InputError
+from topwork.images import decode, size_of
+from topwork.reporting.content import Content, content_of
+from topwork.reporting.page import render
+from topwork.runfolder import PAGE, REPORT, writing
+from topwork.watch import Silent, Watch
+
+PICTURE_PX, QUALITY = 128, 80
+MAPS = 60  # mistakes of which it is shown where the network looked
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def write_report(
+    run: str | Path, data: Dataset | str | Path | None = None, *, watch: Watch | None = None
+) -> Path:
+    """Write `report.html` into a run's folder; what is there is replaced.
+
+    Args:
+        run: a folder that `train` wrote.
+        data: its photos; None for where they were. Those that are not there are shown by name.
+        watch: told of the progress.
+
+    Raises:
+        InputError: no run, or its photos are nowhere to be found.
+        TopworkError: the page can't be written.
+    """
+    folder, watch = Path(run), watch or Silent()
+    classifier = Classifier.load(folder)
+    if data is None:
+        data = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("source")
+        if data is None:
+            raise InputError(
+                f"{folder}: doesn't say where its photos are; name them: topwork report {folder} DATA"
+            )
+    return write_page(folder, classifier, data if isinstance(data, Dataset) else load(data), watch)
+
+
+def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Watch) -> Path:
+    """The same for a classifier and a data set that are at hand."""
+    content = content_of(folder)
+    of_id = {example.id: example for example in dataset}
+    wanted = [of_id[id] for id in content.picture_ids() if id in of_id]
+    mistakes = _mistakes(content)
+    with watch.bar("report", len(wanted) + len(mistakes)) as progress:
+        pictures = dict(_made(_small, wanted, progress))
+        looker = Looker(classifier)
+        facts = classifier.backbone.facts
+
+        def looked(example: Example) -> tuple[str, bytes] | None:
+            try:
+                pixels = decode(example.image.read(), facts.size_px, fit=facts.fit)
+            except (ImageError, OSError):
+                return None
+            number = classifier.classes.index(mistakes[example.id])
+            return example.id, _jpeg(overlay(pixels, looker.map(pixels, number)))
+
+        shown = [of_id[id] for id in mistakes if id in of_id] if looker.possible else []
+        maps = dict(_made(looked, shown, progress))
+    with writing(folder):
+        path = folder / PAGE
+        path.write_text(render(content, pictures, maps), encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _mistakes(content: Content) -> dict[str, str]:
+    """The surest mistakes, and what each was called."""
+    wrong = [shot for shot in content.shots if shot.wrong][:MAPS]
+    return {shot.id: shot.prediction for shot in wrong}
+
+
+def _made(make: Any, examples: Iterable[Example], progress: Any) -> Iterator[tuple[str, bytes]]:
+    with closing(stream(make, examples, workers=core_count())) as results:
+        for result in results:
+            progress(1)
+            if result is not None:
+                yield result
+
+
+def _small(example: Example) -> tuple[str, bytes] | None:
+    try:
+        data = example.image.read()
+        width, height = size_of(data)
+        share = PICTURE_PX / max(width, height)
+        sides = max(1, round(height * share)), max(1, round(width * share))
+        return example.id, _jpeg(decode(data, sides))
+    except (ImageError, OSError):
+        return None
+
+
+def _jpeg(pixels: Array) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((PICTURE_PX, PICTURE_PX))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return file.getvalue()
