@@ -1,4 +1,4 @@
-"""What more photos would bring: a learning curve from stored features, and the class that more photos would help most."""
+"""What more photos would bring: a learning curve from stored features, and the class that they would help most."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _points(x: Array, targets: Array, weights: Array, fold_of: Array, fitted: Fi
 def _neediest(
     classes: tuple[str, ...], targets: Array, wrong: Array, curve: LearningCurve
 ) -> tuple[str | None, int, float]:
-    """The class whose photos bring most for each: its errors fall as the curve's do, with its own number of photos."""
+    """The class whose photos bring most for each: its errors fall as the curve's do, by its own number of photos."""
     best: tuple[float, str | None, int, float] = (0.0, None, 0, 0.0)
     if curve.scale <= 0:
         return None, 0, 0.0

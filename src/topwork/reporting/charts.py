@@ -76,7 +76,8 @@ def bar(accuracy: float, low: float, high: float, baseline: float | None = None)
     return (
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="track" width="100" height="10"/><rect class="fill" width="{100 * accuracy:.2f}" height="10"/>'
-        f'<rect class="interval" x="{100 * low:.2f}" y="3.5" width="{100 * (high - low):.2f}" height="3"/>{mark}</svg>'
+        f'<rect class="interval" x="{100 * low:.2f}" y="3.5" width="{100 * (high - low):.2f}" height="3"/>'
+        f"{mark}</svg>"
     )
 
 

@@ -134,7 +134,7 @@ def _shown(tested: list[Shot]) -> tuple[Shot, ...]:
     surest = sorted(tested, key=lambda shot: (not shot.wrong, -shot.probability))
     of_cell: Counter[tuple[str, str]] = Counter()
     mistakes = 0
-    kept = []
+    kept: list[Shot] = []
     for shot in surest:
         cell = (shot.label, shot.prediction)
         if len(kept) < SHOTS and ((shot.wrong and mistakes < MISTAKES) or of_cell[cell] < A_CELL):

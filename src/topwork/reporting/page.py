@@ -62,8 +62,8 @@ def _sections(content: Content) -> Iterator[str]:
         yield (
             '<section id="reliability"><h2>Can its percentages be believed?</h2><div class="split">'
             f"{charts.reliability(e)}<p>When it says 80 %, it should be right 8 times in 10: points on the line. The "
-            f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Points above the "
-            "line: surer than it says; below: less sure.</p></div></section>"
+            f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Above the line it "
+            "is right more often than it says; below, less often.</p></div></section>"
         )
     if content.curve:
         yield (
@@ -116,8 +116,8 @@ def _score(e: Evaluation) -> str:
         f'<p class="headline"><strong>{100 * e.accuracy:.1f} %</strong> of {e.n} test images are right '
         f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always answering {_name(e.baseline.name)} would give "
         f"{100 * e.baseline.accuracy:.1f} %.</p>{charts.bar(e.accuracy, low, high, e.baseline.accuracy)}"
-        '<p class="legend"><span class="key-interval"></span> 95 % interval <span class="key-baseline"></span> always '
-        f"answering the commonest class</p><details><summary>Other scores</summary><table>{cells}</table></details>"
+        '<p class="legend"><span class="key-interval"></span> 95 % interval <span class="key-baseline"></span> '
+        f"always answering the commonest class</p><details><summary>Other scores</summary><table>{cells}</table></details>"
     )
 
 
@@ -135,7 +135,8 @@ def _confusions(e: Evaluation) -> str:
             if wrong[i, j]
         )
         head = '<tr><th scope="col">is</th><th scope="col">was called</th><th scope="col">images</th></tr>'
-        return f'{hint}<div class="wide"><table class="listing"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+        table = f'<table class="listing"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+        return f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusions">{table}</div>'
     columns = "".join(f'<th scope="col"><span>{_name(name)}</span></th>' for name in e.classes)
     rows = ""
     for i, name in enumerate(e.classes):
@@ -193,7 +194,8 @@ def _classes(e: Evaluation) -> str:
             f'<tr><th scope="row" data-sort="{escape(s.name)}">{_name(s.name)}</th><td data-sort="{s.n}">{s.n}</td>'
             f'<td data-sort="{-1 if s.recall is None else s.recall:.6f}">{recall}</td>'
             f'<td data-sort="{s.precision:.6f}">{100 * s.precision:.1f} %</td>'
-            f'<td data-sort="{-1 if s.f1 is None else s.f1:.6f}">{"–" if s.f1 is None else f"{100 * s.f1:.1f} %"}</td></tr>'
+            f'<td data-sort="{-1 if s.f1 is None else s.f1:.6f}">'
+            f"{'–' if s.f1 is None else f'{100 * s.f1:.1f} %'}</td></tr>"
         )
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="Class by class"><table id="table" class="listing">'
@@ -229,7 +231,8 @@ def _item(item: Item) -> str:
     )
     labels = ", ".join(_name(label) for label in dict.fromkeys(item.labels))
     ids = ", ".join(f"<code>{escape(id)}</code>" for id in item.ids)
-    return f'<li><div class="pictures">{pictures}</div><div><p>{labels}</p><p>{ids}</p><p>{escape(item.note)}</p></div></li>'
+    told = f"<p>{labels}</p><p>{ids}</p><p>{escape(item.note)}</p>"
+    return f'<li><div class="pictures">{pictures}</div><div>{told}</div></li>'
 
 
 def _name(text: str) -> str:
