@@ -25,7 +25,8 @@ heads.headfile heads.linear heads.mlp hub.builtin hub.https hub.pixels hub.unpac
 tfhub.shapes tfhub.traces tfhub.weights tuning.augment tuning.verdict
 data.folder data.hosted data.manifest data.unpack evaluation heads.kernel hub.converted hub.handle
 hub.modules hub.plain hub.reading store tuning.plan
-data.archive data.huggingface data.tfds hub.download hub.foreign hub.tracing scorecard tuning.values
+data.archive data.huggingface data.tfds hub.download hub.foreign hub.tracing reporting.charts
+scorecard tuning.values
 data.sources hub.convert hub.huggingface hub.kaggle tuning.elementwise tuning.spatial
 hub.resolve tuning.axes
 hub.module tfhub.loading tuning.operators
@@ -33,11 +34,11 @@ backbone hub.collection tfhub.choosing tuning.trainable
 engine publish tfhub.layer tuning.cuts tuning.learner
 checks.looks features tuning.activations tuning.choice tuning.native
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
-checks.inspection exporting forecasting runfolder tuning.loop
-advice auditing checking tuning.start
-printing_advice tuning.trial
-tuning.tune
-finetuning
+attention checks.inspection exporting forecasting growth runfolder tuning.loop
+advice auditing checking comparing reporting.content tuning.start
+printing_advice printing_diff reporting.page tuning.trial
+reporting.writing tuning.tune
+cli_checks finetuning
 training
 printing
 cli_modules demo

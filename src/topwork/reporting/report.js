@@ -1,6 +1,6 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 48;
+const PAGE = 24;
 const find = (id) => document.getElementById(id);
 
 function make(name, text, kind) {
@@ -55,7 +55,7 @@ if (gallery) {
     const answer = make("p");
     answer.append(make("span", right ? "right: " : "called ", right ? "rightly" : "wrongly"));
     answer.append(make("bdi", shot.said));
-    answer.append(` ${(100 * shot.sure).toFixed(0)} %`);
+    answer.append(` ${(100 * shot.sure).toFixed(0)}\u00a0%`);
     item.append(answer);
     if (!right) {
       const truth = make("p");
