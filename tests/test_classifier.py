@@ -9,6 +9,7 @@ import pytest
 
 from photos import SHAPES, SIZE_PX, shape
 from topwork.classifier import (
+    CALIBRATION,
     DESCRIPTION,
     FORMAT,
     GRAPH,
@@ -53,7 +54,13 @@ def test_loaded_it_predicts_the_same_bit_for_bit(run: Run, fresh: Path, predicte
 def test_saved_again_it_is_the_same(copied: Path, tmp_path: Path, fresh: Path, predicted: np.ndarray) -> None:
     (tmp_path / "again").mkdir()
     Classifier.load(copied).save(tmp_path / "again")
-    assert {p.name for p in (tmp_path / "again").iterdir()} == {DESCRIPTION, GRAPH, WEIGHTS, HEAD}
+    assert {p.name for p in (tmp_path / "again").iterdir()} == {
+        DESCRIPTION,
+        GRAPH,
+        WEIGHTS,
+        HEAD,
+        CALIBRATION,
+    }
     np.testing.assert_array_equal(rows(Classifier.load(tmp_path / "again").predict(str(fresh))), predicted)
 
 
@@ -73,7 +80,7 @@ def test_the_graph_alone_gives_the_same_probabilities(
     assert dataclasses.asdict(run.fitted)["blocks"]
     f32 = {"INFERENCE_PRECISION_HINT": "f32"}
     graph = ov.Core().compile_model(run.path / GRAPH, "CPU", f32)
-    assert {name for out in graph.outputs for name in out.names} == {"probabilities", "features"}
+    assert {name for out in graph.outputs for name in out.names} == {"probabilities", "features", "novelty"}
     examples = list(load(fresh))
     expected = rows(run.classifier.predict(str(fresh)))
     for example, row in zip(examples, expected, strict=True):
@@ -143,7 +150,9 @@ def test_the_description_says_what_it_is_made_of(run: Run) -> None:
     assert plain["backbone"]["handle"] == "efficientnet-lite0"
     assert plain["backbone"]["fingerprint"] == run.classifier.backbone.facts.fingerprint
     assert plain["temperature"] == run.classifier.head.temperature
-    assert plain["reject_threshold"] is None
+    assert run.classifier.novelty is not None
+    assert plain["reject_threshold"] == run.classifier.novelty.threshold > 0
+    assert plain["reject_rate"] == 0.01
     assert set(plain["versions"]) >= {"topwork", "openvino", "numpy"}
 
 

@@ -36,7 +36,9 @@ def test_train_tells_the_score_and_what_next(call: Topwork, shapes: Path, tmp_pa
     assert "3 classes, 60 images (48 train, 12 test); features of" in out
     assert "accuracy " in out
     assert "(95 %: " in out
-    assert f"Next: topwork predict {tmp_path / 'run'} PHOTOS" in out
+    assert (
+        f"Next: look at {tmp_path / 'run' / 'report.html'}; topwork predict {tmp_path / 'run'} PHOTOS" in out
+    )
 
 
 def test_train_json_is_one_object_and_nothing_else(call: Topwork, shapes: Path, tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_predict_csv(call: Topwork, run: Run, broken: Path) -> None:
     code, out, err = call("predict", run.path, broken, "--csv", "--top", 2)
     assert (code, err) == (0, "")
     good, bad = csv.DictReader(io.StringIO(out))
-    assert list(good) == ["image", "class", "probability", "class_2", "probability_2", "error"]
+    assert list(good) == ["image", "class", "probability", "class_2", "probability_2", "rejected", "error"]
     assert good["class"] in SHAPES
     assert float(good["probability"]) >= float(good["probability_2"])
     assert good["error"] == bad["class"] == bad["probability_2"] == ""
@@ -203,7 +205,8 @@ def test_cache_info_and_clear(call: Topwork, shapes: Path, tmp_path: Path, cache
     told = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert told["root"] == str(cache)
-    (store,) = told["stores"]
+    thumbnails, store = sorted(told["stores"], key=lambda s: str(s["about"]), reverse=True)
+    assert (thumbnails["rows"], thumbnails["about"]) == (60, "thumbnails of 48 px")
     assert (store["rows"], store["about"]) == (60, f"efficientnet-lite0 at {SIZE_PX} px, f32")
     assert told["total_bytes"] >= store["size_bytes"] > 0
     code, out, _ = call("cache", "info")
@@ -212,7 +215,9 @@ def test_cache_info_and_clear(call: Topwork, shapes: Path, tmp_path: Path, cache
     code, out, _ = call("cache", "clear", store["fingerprint"][:12])
     assert code == 0
     assert out.startswith("freed ")
-    assert json.loads(call("cache", "info", "--json")[1])["stores"] == []
+    assert [s["about"] for s in json.loads(call("cache", "info", "--json")[1])["stores"]] == [
+        "thumbnails of 48 px"
+    ]
     code, out, _ = call("cache", "clear")
     assert code == 0
 

@@ -61,12 +61,12 @@ def test_csv_rows_have_the_columns_of_the_head(capsys: Output) -> None:
     assert print_csv([GOOD, BAD], top=3)
     out = capsys.readouterr().out
     assert out == (
-        "image,class,probability,class_2,probability_2,class_3,probability_3,error\n"
-        "a.jpg,dog,0.750000,cat,0.250000,,,\n"
-        '"b, c.jpg",,,,,,,no picture\n'
+        "image,class,probability,class_2,probability_2,class_3,probability_3,rejected,error\n"
+        "a.jpg,dog,0.750000,cat,0.250000,,,,\n"
+        '"b, c.jpg",,,,,,,,no picture\n'
     )
     assert not print_csv([BAD], top=1)
-    assert capsys.readouterr().out.startswith("image,class,probability,error\n")
+    assert capsys.readouterr().out.startswith("image,class,probability,rejected,error\n")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r\n"), min_size=1)))
@@ -87,6 +87,7 @@ def test_json_is_one_list(capsys: Output) -> None:
             "class": "dog",
             "probability": 0.75,
             "top": [{"class": "dog", "probability": 0.75}],
+            "rejected": None,
         },
         {"image": "b, c.jpg", "error": "no picture"},
     ]

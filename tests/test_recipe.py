@@ -39,12 +39,15 @@ recipes = st.builds(
         validation=fractions,
         seed=st.integers(-(2**63), 2**63 - 1),
         folds=st.integers(2, 1000),
+        group_by=st.none() | st.just("patient"),
+        copies=st.booleans(),
     ),
     head=st.builds(
         HeadRecipe,
         kind=st.sampled_from(get_args(HeadKind)),
         features=st.sampled_from(get_args(FeatureChoice)),
         class_weight=st.sampled_from(get_args(ClassWeight)),
+        reject=fractions,
     ),
     strict=st.booleans(),
 )
@@ -62,6 +65,8 @@ def test_toml_names_every_setting_but_what_is_none(recipe: Recipe) -> None:
     plain = dataclasses.asdict(recipe)
     if recipe.backbone.size_px is None:
         del plain["backbone"]["size_px"]
+    if recipe.split.group_by is None:
+        del plain["split"]["group_by"]
     if recipe.finetune.cut is None:
         del plain["finetune"]["cut"]
     assert tomllib.loads(recipe.to_toml()) == plain

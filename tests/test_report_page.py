@@ -34,7 +34,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def erring(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with answers that err: its page then has mistakes to look at. At 96 px its last layer has 3 x 3 places."""
+    """A run with answers that err: its page has mistakes to look at. At 96 px its last layer has 3 x 3 places."""
     folder = tmp_path_factory.mktemp("erring") / "run"
     run = train(shapes, folder, recipe=Recipe(backbone=BackboneRecipe(size_px=96, precision="f32")))
     with (folder / "splits.csv").open(encoding="utf-8", newline="") as file:

@@ -59,7 +59,7 @@ def test_a_run_is_whole(run: Run, recipe: Recipe) -> None:
 
 def test_every_image_stands_in_the_list_once(run: Run, shapes: Path) -> None:
     listed = rows_of(run.path)
-    assert list(listed[0]) == ["id", "split", "label", "prediction", "probability", "sha256"]
+    assert list(listed[0]) == ["id", "split", "label", "prediction", "probability", "sha256", "group"]
     assert [row["id"] for row in listed] == [e.id for e in load(shapes)]
     for row in listed:
         assert row["label"] == row["id"].split("/")[0]

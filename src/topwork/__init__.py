@@ -15,8 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topwork.auditing import audit
     from topwork.backbone import Backbone, load_backbone
     from topwork.classifier import Classifier, Prediction
+    from topwork.comparing import compare_runs
     from topwork.data.dataset import Dataset, Example
     from topwork.data.sources import load
     from topwork.data.split import Splits, split
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         Recipe,
         SplitRecipe,
     )
+    from topwork.reporting.writing import write_report
     from topwork.training import Run, train
 
 __version__ = "0.1.0"
@@ -68,6 +71,9 @@ _HOMES = {
     "SplitRecipe": "recipe",
     "Run": "training",
     "train": "training",
+    "audit": "auditing",
+    "compare_runs": "comparing",
+    "write_report": "reporting.writing",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of _HOMES
@@ -100,6 +106,9 @@ __all__ = [  # noqa: RUF022 - in the order of _HOMES
     "SplitRecipe",
     "Run",
     "train",
+    "audit",
+    "compare_runs",
+    "write_report",
 ]
 
 

@@ -34,6 +34,8 @@ from topwork.recipe import FeatureChoice, Recipe
 from topwork.significance import Interval, wilson
 from topwork.watch import Silent
 
+LEAST = 20  # images, before labels are doubted
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -102,8 +104,10 @@ def audited(
         seen = classifier.probabilities(features.matrix(classifier.blocks)).astype(np.float64)
         rows = {e.id: i for i, e in enumerate(features.dataset)}
         seen[[rows[e.id] for e in splits.train]] = fitted.unseen_probabilities
-    else:
+    elif len(features.dataset) >= LEAST:
         seen = unseen_probabilities(features, recipe)
+    else:  # too few for folds: nothing is doubted
+        seen = np.eye(len(classifier.classes))[features.dataset.targets()]
     findings = inspect(features, checked.looks, checked.groups, seen, problems)
     dataset = features.dataset
     together = tuple(tuple(dataset[row].id for row in group.rows) for group in checked.groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -147,7 +148,11 @@ class Classifier:
             facts.columns(self.blocks),
             novelty=(self.novelty, facts.columns((LAST,))) if self.novelty else None,
         )
-        ov.save_model(whole, folder / GRAPH, compress_to_fp16=False)
+        # Beside its place, then moved: the graph at hand may be read from the very file that is written anew.
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            ov.save_model(whole, Path(beside) / GRAPH, compress_to_fp16=False)
+            for name in (WEIGHTS, GRAPH):
+                (Path(beside) / name).replace(folder / name)
         save_head(self.head, folder / HEAD)
         (folder / CALIBRATION).unlink(missing_ok=True)
         files = [GRAPH, WEIGHTS, HEAD]

@@ -122,25 +122,13 @@ def train(
     from topwork.printing import run_json, run_text
     from topwork.training import train as run_training
 
+    names = ("handle", "size_px", "fit", "views", "precision", "pixels")
+    parts = ("test", "validation", "seed", "folds", "group_by", "copies")
     settings = _settings(
         recipe,
-        backbone={
-            "handle": backbone,
-            "size_px": size,
-            "fit": fit,
-            "views": views,
-            "precision": precision,
-            "pixels": pixels,
-        },
-        split={
-            "test": test,
-            "validation": validation,
-            "seed": seed,
-            "folds": folds,
-            "group_by": group_by,
-            "copies": copies,
-        },
-        head={"kind": head, "features": features, "class_weight": class_weight, "reject": reject},
+        backbone=_named(names, backbone, size, fit, views, precision, pixels),
+        split=_named(parts, test, validation, seed, folds, group_by, copies),
+        head=_named(("kind", "features", "class_weight", "reject"), head, features, class_weight, reject),
         finetune={"mode": finetune, "minutes": minutes},
         strict=strict,
     )
@@ -334,6 +322,10 @@ def _settings(path: Path | None, *, strict: bool = False, **parts: dict[str, Any
     recipe = Recipe.load(path) if path else Recipe()
     given = {name: _given(getattr(recipe, name), **values) for name, values in parts.items()}
     return dataclasses.replace(recipe, **given, strict=strict or recipe.strict)
+
+
+def _named(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
 
 
 def _given(settings: Any, **values: Any) -> Any:

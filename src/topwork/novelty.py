@@ -97,7 +97,7 @@ def _fitted(x: Array, targets: Array, class_count: int) -> Novelty:
     rows = prepared(x)
     mean = rows.mean(axis=0)
     centred = rows - mean
-    count = max(1, min(AXES, len(rows) // IMAGES_AN_AXIS, rows.shape[1]))
+    count = max(1, min(AXES, len(rows) // IMAGES_AN_AXIS, rows.shape[1] // 2))
     axes = _directions(centred, count)
     inside = centred @ axes
     counts = np.bincount(targets, minlength=class_count)

@@ -19,6 +19,7 @@ from topwork.checks.looks import THUMBNAIL_PX
 NEIGHBOURS = 6  # candidates of each picture, by features and by thumbnails
 NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # the least likeness of a candidate
 ROUGHLY, COARSELY, CONFIRMED = 0.35, 0.8, 0.94  # the least correlation at 12 px, at 24 px, and at last at 48
+COLOURS_APART = 0.12  # of the contrast: how much the colours of two thumbnails of one picture differ
 FLAT = 4.0  # a contrast (of 255) below which a picture has nothing to compare
 ENOUGH = 20  # pictures, before what they have in common is known; and for each of its further directions
 DIRECTIONS, LEARNT_FROM = (
@@ -153,6 +154,8 @@ def _registered(scales: dict[int, _Scale], whole: Array, cut: Array, mirror: Arr
     likeness = np.full(len(whole), -1.0, np.float32)
     going = np.arange(len(whole))
     for side, least in ((COARSE_PX, COARSELY), (THUMBNAIL_PX, CONFIRMED)):
+        if not len(going):
+            break
         scale = scales[side]
         source = scale.pictures[cut[going]]
         source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
@@ -169,9 +172,22 @@ def _registered(scales: dict[int, _Scale], whole: Array, cut: Array, mirror: Arr
         where[going] = np.where((after > before)[:, None], at, where[going])
         score = np.maximum(before, after)
         if side == THUMBNAIL_PX:
-            likeness[going] = score
+            likeness[going] = np.minimum(
+                score, _whole(_warped(source, where[going]), scale.pictures[whole[going]])
+            )
         going = going[score >= least]
     return likeness
+
+
+def _whole(one: Array, other: Array) -> Array:
+    """The correlation of aligned pictures as they are, (P,); −1 where their colours differ.
+
+    What is common to all pictures of a set may be all that tells two apart: two squares of other colours.
+    """
+    a, b = _normal(one), _normal(other)
+    colour = (a - a.mean(axis=3, keepdims=True)) - (b - b.mean(axis=3, keepdims=True))
+    apart = np.sqrt((colour**2).mean(axis=(1, 2, 3)))
+    return np.where(apart <= COLOURS_APART, (a * b).mean(axis=(1, 2, 3)), -1.0)
 
 
 def _step(source: Array, target: Array, where: Array) -> Array:
@@ -193,7 +209,8 @@ def _warped(pictures: Array, where: Array) -> Array:
     """Pictures float32 (P, s, s, C) read at stretched and shifted places, by linear interpolation."""
     side = pictures.shape[1]
     across, down = _readers(side, where[:, 0], where[:, 1]), _readers(side, where[:, 2], where[:, 3])
-    rows = (down @ pictures.reshape(len(pictures), side, -1)).reshape(pictures.shape)
+    flat = pictures.reshape(len(pictures), side, side * pictures.shape[3])
+    rows = (down @ flat).reshape(pictures.shape)
     return np.asarray(across[:, None] @ rows)
 
 

@@ -23,6 +23,7 @@ from topwork.heads.head import softmax
 from topwork.heads.linear import fit_linear
 from topwork.recipe import Recipe
 
+MANY = 3000  # pictures, beyond which a head on all stages takes too long
 FEW = 10  # pictures of a class, below which nothing sure can be said of it
 STRENGTHS = (
     0.1,
@@ -47,13 +48,15 @@ def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:
 def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
     """What a head that had not learnt from it (nor from its group) says of each image, float64 (N, K).
 
-    A linear head on the last layer, by cross-validation; fitted a second time without the labels that the first
-    doubts, since wrong ones draw the border towards themselves.
+    A linear head by cross-validation, on all stages, or, where images are many, on the last layer; fitted a second
+    time without the labels that the first doubts, since wrong ones draw the border towards themselves.
     """
     from threadpoolctl import threadpool_limits
 
     dataset = features.dataset.with_split(None)
-    x, targets, weights = features.matrix((LAST,)), dataset.targets(), dataset.weights()
+    every = tuple(block.name for block in features.facts.blocks)
+    x = features.matrix(every if len(dataset) <= MANY else (LAST,))
+    targets, weights = dataset.targets(), dataset.weights()
     fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
     for turn in range(AGAIN):
         # Many small products: on a busy machine, threads that wait for each other cost more than they do.

@@ -26,10 +26,11 @@ class Doubt:
 def doubted_labels(targets: Array, probabilities: Array) -> tuple[Doubt, ...]:
     """The images whose label is probably wrong, the surest first.
 
-    A class's threshold is the mean probability that its own images give it. An image is doubted where another class
-    reaches its threshold, is the most probable of those that do, and is more probable than the label: the
-    off-diagonal of the paper's confident joint. `margin` is that class's probability less the label's (the paper's
-    normalised margin).
+    A class's threshold is the mean probability that its own images give it. An image is counted for the most probable
+    of the classes whose threshold it reaches: the paper's confident joint, of label and seeming class. Scaled to the
+    number of images of each label, its entries off the diagonal say how many labels are wrong, and in which way; so
+    many images of each kind, those with the largest `margin` (the other class's probability less the label's), are
+    doubted: the paper's pruning by noise rate.
 
     Args:
         targets: int64 (N,), the labels as given, in 0..K-1.
@@ -41,8 +42,18 @@ def doubted_labels(targets: Array, probabilities: Array) -> tuple[Doubt, ...]:
     thresholds = np.bincount(targets, own, minlength=k) / np.maximum(counts, 1)
     thresholds[counts == 0] = np.inf  # a class without images claims none
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
-    instead = reached.argmax(axis=1)
-    margin = probabilities[np.arange(n), instead] - own
-    rows = np.flatnonzero((reached.max(axis=1) >= 0) & (instead != targets) & (margin > 0))
-    ordered = rows[np.argsort(-margin[rows], kind="stable")]
-    return tuple(Doubt(int(row), int(instead[row]), float(margin[row])) for row in ordered)
+    counted = reached.max(axis=1) >= 0
+    joint = np.zeros((k, k))
+    np.add.at(joint, (targets[counted], reached[counted].argmax(axis=1)), 1)
+    wrong = joint * (counts / np.maximum(joint.sum(axis=1), 1))[:, None]
+    found: dict[int, Doubt] = {}
+    for label, instead in zip(*np.nonzero(joint), strict=True):
+        if label == instead:
+            continue
+        rows = np.flatnonzero(targets == label)
+        margins = probabilities[rows, instead] - own[rows]
+        best = np.argsort(-margins, kind="stable")[: round(wrong[label, instead])]
+        for row, margin in zip(rows[best].tolist(), margins[best].tolist(), strict=True):
+            if margin > 0 and (row not in found or margin > found[row].margin):
+                found[row] = Doubt(row, int(instead), margin)
+    return tuple(sorted(found.values(), key=lambda doubt: (-doubt.margin, doubt.row)))

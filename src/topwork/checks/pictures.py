@@ -10,7 +10,7 @@ import numpy as np
 
 from topwork.checks.looks import Looks
 
-BLANK = 3.0  # a contrast (of 255) below which there is nothing to see
+BLANK = 2.0  # a contrast (of 255) below which there is nothing to see
 DARK, BRIGHT = 30.0, 245.0  # nearly all pixels lie below, or above (of 255)
 TINY_PX = 32  # the shorter side of a picture with next to no detail
 SHAPE = 3.0  # times as long as wide as the set's usual picture

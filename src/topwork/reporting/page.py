@@ -62,8 +62,8 @@ def _sections(content: Content) -> Iterator[str]:
         yield (
             '<section id="reliability"><h2>Can its percentages be believed?</h2><div class="split">'
             f"{charts.reliability(e)}<p>When it says 80 %, it should be right 8 times in 10: points on the line. The "
-            f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Above the line it "
-            "is right more often than it says; below, less often.</p></div></section>"
+            f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Above the "
+            "line it is right more often than it says; below, less often.</p></div></section>"
         )
     if content.curve:
         yield (
@@ -117,7 +117,8 @@ def _score(e: Evaluation) -> str:
         f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always answering {_name(e.baseline.name)} would give "
         f"{100 * e.baseline.accuracy:.1f} %.</p>{charts.bar(e.accuracy, low, high, e.baseline.accuracy)}"
         '<p class="legend"><span class="key-interval"></span> 95 % interval <span class="key-baseline"></span> '
-        f"always answering the commonest class</p><details><summary>Other scores</summary><table>{cells}</table></details>"
+        "always answering the commonest class</p><details><summary>Other scores</summary>"
+        f"<table>{cells}</table></details>"
     )
 
 
