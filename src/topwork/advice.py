@@ -20,7 +20,6 @@ from topwork.forecasting import (
     COSTS,
     FEW,
     MODES,
-    RULE,
     Costs,
     Forecast,
     Mode,
@@ -28,6 +27,7 @@ from topwork.forecasting import (
     choose,
     forecast,
     is_unlike,
+    rule_for,
 )
 from topwork.images import decode
 from topwork.recipe import FinetuneRecipe, Recipe
@@ -135,7 +135,7 @@ def predict(
     head_s: float = 0.0,
     data: str = "",
     backbone: str = "",
-    rule: Rule = RULE,
+    rule: Rule | None = None,
     costs: Costs = COSTS,
 ) -> Advice:
     """From evidence to advice.
@@ -147,9 +147,10 @@ def predict(
         views: how many turned copies of a picture the frozen features average.
         head_s: the seconds that fitting the head takes.
         data, backbone: what was looked at, through what, for the record.
-        rule, costs: the constants.
+        rule, costs: the constants; None for the rule that goes with the minutes.
     """
     tuning = tuning or FinetuneRecipe()
+    rule = rule or rule_for(tuning.minutes)
     forecasts = forecast(seen, images_a_second, tuning, views=views, head_s=head_s, rule=rule, costs=costs)
     mode = choose(forecasts, rule)
     sentences = (_seen(seen), _predicted(seen, forecasts), _to_do(seen, mode, forecasts, tuning, rule))
