@@ -143,9 +143,11 @@ def labels(options: argparse.Namespace) -> None:
                 said = unseen_probabilities(wrong, Recipe())
                 flagged = {doubt.row for doubt in doubted_labels(given, said)}
                 hits = len(flagged & set(swapped.tolist()))
+                right = (said.argmax(1) == truth).mean()
+                found, false = hits / len(swapped), 1 - hits / max(1, len(flagged))
                 print(
-                    f"| {name} | {100 * share:.0f} % of {len(dataset)} "
-                    f"| {100 * (said.argmax(1) == truth).mean():.1f} % | {100 * hits / len(swapped):.0f} % | {100 * (1 - hits / max(1, len(flagged))):.0f} % |",
+                    f"| {name} | {100 * share:.0f} % of {len(dataset)} | {100 * right:.1f} % | {100 * found:.0f} % "
+                    f"| {100 * false:.0f} % |",
                     flush=True,
                 )
 

@@ -1,10 +1,10 @@
 """Where the network looked: which parts of a picture spoke for the class that it was given.
 
 Class activation maps (Zhou et al. 2016, "Learning deep features for discriminative localization",
-https://arxiv.org/abs/1512.04150) from the classifier's own graph, without gradients: the last layer's features are
+https://arxiv.org/abs/1512.04150) from the classifier's own graph, without a framework: the last layer's features are
 averages over the picture, so each place has features of its own. How much a class's score would rise, beside the mean
 of all classes, if the average leaned towards that place, is what the place says. That is the map of Grad-CAM
-(Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) for any head.
+(Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), its mean taken off, for any head.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ from topwork import graph as graphs
 from topwork.backbone import LAST, LAST_ROOTED
 from topwork.classifier import Classifier
 from topwork.engine import compile_model
+from topwork.errors import InputError, TopworkError
+from topwork.heads.head import Head
 
 if TYPE_CHECKING:
     import openvino as ov
 
-LEAN = 0.02  # how far the average leans towards a place
+FAINT = 1e-3  # logits: a map whose strongest place says less is no stronger than this share of it
 HOTTEST = 0.65  # of the overlay's colour, at the place that says most
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Looker:
-    """A classifier's maps; `possible` is False where its last layer has no places, as after a pooling of its own."""
+    """A classifier's maps, from any number of threads at once.
+
+    `possible` is False where its last layer has no places: it was pooled by the network itself, is one pixel wide,
+    or the head doesn't see it. Of averaged views, the picture as it stands is looked at.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -42,29 +48,68 @@ class Looker:
         """Each place's say: the slope of the class's logit over the mean logit, float64 (h, w); any sign.
 
         `pixels`: uint8 (S, S, 3). The mean over the places is 0: the average can't lean towards itself.
+
+        Raises:
+            TopworkError: the last layer has no places.
+            InputError: pixels of another shape or type, or no class of that number.
         """
-        out = self._compiled(pixels[None])
-        features, activation = out["features"][0].astype(np.float64), out["activation"][0].astype(np.float64)
+        facts, head = self._classifier.backbone.facts, self._classifier.head
+        if not self.possible:
+            raise TopworkError(f"{facts}: its last layer has no places to look at; check `possible` first")
+        shape = (facts.size_px, facts.size_px, 3)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise InputError(f"`pixels` must be uint8 {shape}; got {pixels.dtype} {pixels.shape}")
+        if not 0 <= class_number < head.class_count:
+            raise InputError(f"`class_number` must lie in 0..{head.class_count - 1}; got {class_number}")
+        # A request of its own: what a compiled model gives when called lies in memory that all its calls share.
+        out = self._compiled.create_infer_request().infer([pixels[None]])
+        features, activation = out["features"][0], out["activation"][0].astype(np.float64)
         channels, height, width = activation.shape
-        places = activation.reshape(channels, -1).T  # (h · w, C)
-        mean = places.mean(axis=0)
-        leant = mean + LEAN * (places - mean)
-        rows = np.repeat(features[None], len(places) + 1, axis=0)
-        facts = self._classifier.backbone.facts
-        for block in self._blocks:
-            values = np.concatenate([leant, mean[None]])
-            rows[:, facts.columns((block,))] = (
-                np.maximum(values, 0) ** graphs.ROOT if block == LAST_ROOTED else values
-            )
+        places = activation.reshape(channels, -1)  # (C, h · w)
+        mean = places.mean(axis=1)
         columns = facts.columns(self._classifier.blocks)
-        logits = self._classifier.head.logits(rows[:, columns].astype(np.float32)).astype(np.float64)
-        said = logits[:, class_number] - logits.mean(axis=1)
-        return np.asarray(((said[:-1] - said[-1]) / LEAN).reshape(height, width))
+        slope = np.zeros(facts.width)
+        slope[columns] = head_slope(head, features[columns], class_number)
+        weight = np.zeros(channels)
+        for block in self._blocks:
+            # A channel that is 0 on average is 0 at each place: it says nothing, whatever the root's slope.
+            positive = np.where(mean > 0, mean, 1)
+            inner = graphs.ROOT * positive ** (graphs.ROOT - 1) if block == LAST_ROOTED else 1.0
+            weight += slope[facts.columns((block,))] * inner
+        return np.asarray((weight @ (places - mean[:, None])).reshape(height, width))
 
     def map(self, pixels: Array, class_number: int) -> Array:
-        """What spoke for the class, float32 (h, w) in 0..1: 1 at the place that says most; all 0 if none does."""
+        """What spoke for the class, float32 (h, w) in 0..1: 1 at the place that says most; all 0 if none does.
+
+        Raises:
+            TopworkError, InputError: as `logit_slopes`.
+        """
         slopes = np.maximum(self.logit_slopes(pixels, class_number), 0)
-        return np.asarray(slopes / max(slopes.max(), 1e-12), np.float32)
+        return np.asarray(slopes / max(slopes.max(), FAINT), np.float32)
+
+
+def head_slope(head: Head, x: Array, class_number: int) -> Array:
+    """The gradient of a class's logit less the mean logit at features `x`, float (D,): float64 (D,)."""
+    seen = [np.asarray(x, np.float64)]  # what each layer gives, before the ReLU or likeness that follows it
+    y = seen[0]
+    for i, layer in enumerate(head.layers):
+        if i and head.landmarks is not None:
+            y = np.exp(-((y - head.landmarks) ** 2).sum(axis=1))  # (M,)
+        elif i:
+            y = np.maximum(y, 0)
+        y = y @ layer.weight + layer.bias
+        seen.append(y)
+    last = head.layers[-1].weight.astype(np.float64)
+    slope = last[:, class_number] - last.mean(axis=1)
+    for i in range(len(head.layers) - 1, 0, -1):
+        y = seen[i]
+        if head.landmarks is not None:
+            apart = y - head.landmarks  # (M, R)
+            slope = -2 * (slope * np.exp(-(apart**2).sum(axis=1))) @ apart
+        else:
+            slope = slope * (y > 0)
+        slope = head.layers[i - 1].weight @ slope
+    return np.asarray(slope, np.float64)
 
 
 def overlay(pixels: Array, heat: Array) -> Array:
@@ -93,15 +138,27 @@ def _with_places(graph: ov.Model) -> ov.Model | None:
     source = features
     while source.get_node().get_type_name() == "Concat":
         source = source.get_node().input_values()[-1]
+    channels = source.shape[1]
     while source.get_node().get_type_name() in ("Reshape", "Squeeze"):
         source = source.get_node().input_value(0)
-    if source.get_node().get_type_name() not in ("ReduceMean", "AvgPool"):
+    average = source.get_node()
+    if average.get_type_name() not in ("ReduceMean", "AvgPool"):
         return None
-    activation = source.get_node().input_value(0)
+    activation = average.input_value(0)
     shape = list(activation.shape)
-    if len(shape) != 4 or shape[2] * shape[3] < 2 or shape[1] != source.shape[1]:
+    # An average of the whole picture, a number a channel: not one of windows, nor along other axes.
+    if len(shape) != 4 or shape[2] * shape[3] < 2 or shape[1] != channels:
+        return None
+    if list(source.shape) not in ([1, channels], [1, channels, 1, 1]) or not _over_the_picture(average):
         return None
     model = ov.Model([features, activation], graph.get_parameters())
     model.output(0).set_names({"features"})
     model.output(1).set_names({"activation"})
     return model
+
+
+def _over_the_picture(average: Any) -> bool:
+    if average.get_type_name() == "AvgPool":
+        return True
+    axes = average.input_value(1).get_node()
+    return axes.get_type_name() == "Constant" and sorted(int(a) % 4 for a in axes.data.ravel()) == [2, 3]

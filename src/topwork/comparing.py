@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from topwork.errors import InputError
-from topwork.runfolder import SPLITS
+from topwork.runfolder import PARTS, SPLITS
 from topwork.significance import Interval, PairedComparison, mcnemar, wilson
+
+NAMED = 5  # of the classes that only one run has
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,16 @@ class Flip:
 class Difference:
     """Run `b` less run `a` on their `n` common test images; accuracies in 0..1, intervals 95 %.
 
-    `comparison`: McNemar's test and the interval of the difference, b's accuracy less a's. `only_a`, `only_b`: test
-    images that one alone has, and that don't count. `flips`: the surest answer of `b` first.
+    `comparison`: McNemar's test and the interval of the difference, b's accuracy less a's: its own "A" is run `b`.
+    `only_in_a`, `only_in_b`: test images that one run alone has, and that don't count. `flips`: the surest answer of
+    `b` first.
     """
 
     a: str
     b: str
     n: int
-    only_a: int
-    only_b: int
+    only_in_a: int
+    only_in_b: int
     accuracy_a: float
     accuracy_b: float
     interval_a: Interval
@@ -54,8 +57,40 @@ class Difference:
     flips: tuple[Flip, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "flips": [{**asdict(flip), "kind": flip.kind} for flip in self.flips]}
+        """For JSON; there, `comparison`'s `only_a` and `only_b` count what run `a` or `b` alone got right."""
+        found = self.comparison
+        return {
+            **asdict(self),
+            "comparison": {**asdict(found), "only_a": found.only_b, "only_b": found.only_a},
+            "flips": [{**asdict(flip), "kind": flip.kind} for flip in self.flips],
+        }
+
+
+class _Row(NamedTuple):
+    """A line of a run's list of images."""
+
+    id: str
+    split: str
+    label: str
+    prediction: str
+    probability: float
+    sha256: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A run's images: all of them, those it tested on by their SHA-256, and those it learned from."""
+
+    name: str
+    rows: tuple[_Row, ...]
+    tests: dict[str, _Row]
+    learnt: frozenset[str]
+
+    def near_learnt(self, learnt: frozenset[str]) -> frozenset[str]:
+        """The images of `learnt`, and those that share a group with one of them by this run's list."""
+        groups = {row.group for row in self.rows if row.group and row.sha256 in learnt}
+        return learnt | {row.sha256 for row in self.rows if row.group in groups}
 
 
 def compare_runs(a: str | Path, b: str | Path) -> Difference:
@@ -65,48 +100,38 @@ def compare_runs(a: str | Path, b: str | Path) -> Difference:
         InputError: no run, classes or labels that differ, no common test image; or one run learned from images, or
             from copies of images, that the other tests on.
     """
-    first, second = _rows(Path(a)), _rows(Path(b))
-    _check_classes(a, first, b, second)
-    for here, rows, there, others in ((a, first, b, second), (b, second, a, first)):
-        _check_leak(here, rows, there, others)
-    test_a, test_b = (
-        {key: row for key, row in rows.items() if row["split"] == "test"} for rows in (first, second)
-    )
-    common = [key for key in test_a if key in test_b]
+    first, second = _listed(a), _listed(b)
+    _check_classes(first, second)
+    _check_leak(first, second)
+    _check_leak(second, first)
+    common = [key for key in first.tests if key in second.tests]
     if not common:
         raise InputError(
-            f"{a} and {b} have no test image in common ({len(test_a)} and {len(test_b)} of their own): train both on "
-            "the same photos with the same --seed and --test"
+            f"{a} and {b} have no test image in common ({len(first.tests)} and {len(second.tests)} of their own): "
+            "train both on the same photos with the same --seed and --test"
         )
-    for key in common:
-        if test_a[key]["label"] != test_b[key]["label"]:
+    pairs = [(first.tests[key], second.tests[key]) for key in common]
+    for one, other in pairs:
+        if one.label != other.label:
             raise InputError(
-                f"expected the same labels in both runs; {test_a[key]['id']!r} is {test_a[key]['label']!r} in {a} "
-                f"and {test_b[key]['label']!r} in {b}: train both on the same labels"
+                f"expected the same labels in both runs; {one.id!r} is {one.label!r} in {a} and {other.label!r} in "
+                f"{b}: train both on the same labels"
             )
     right_a, right_b = (
-        np.array([rows[key]["prediction"] == rows[key]["label"] for key in common])
-        for rows in (test_a, test_b)
+        np.array([row.prediction == row.label for row in rows]) for rows in zip(*pairs, strict=True)
     )
     flips = [
-        Flip(
-            test_b[key]["id"],
-            test_b[key]["label"],
-            test_a[key]["prediction"],
-            test_b[key]["prediction"],
-            float(test_a[key]["probability"]),
-            float(test_b[key]["probability"]),
-        )
-        for key in common
-        if test_a[key]["prediction"] != test_b[key]["prediction"]
+        Flip(new.id, new.label, old.prediction, new.prediction, old.probability, new.probability)
+        for old, new in pairs
+        if old.prediction != new.prediction
     ]
     n = len(common)
     return Difference(
         a=str(a),
         b=str(b),
         n=n,
-        only_a=len(test_a) - n,
-        only_b=len(test_b) - n,
+        only_in_a=len(first.tests) - n,
+        only_in_b=len(second.tests) - n,
         accuracy_a=float(right_a.mean()),
         accuracy_b=float(right_b.mean()),
         interval_a=wilson(int(right_a.sum()), n),
@@ -116,61 +141,66 @@ def compare_runs(a: str | Path, b: str | Path) -> Difference:
     )
 
 
-def _rows(folder: Path) -> dict[str, dict[str, str]]:
-    """A run's images by their SHA-256; of two with the same bytes, a test row if there is one."""
+def _listed(folder: str | Path) -> _Listed:
+    path = Path(folder) / SPLITS
     try:
-        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-            rows: dict[str, dict[str, str]] = {}
-            for row in csv.DictReader(file):
-                if row["split"] == "test" or row["sha256"] not in rows:
-                    rows[row["sha256"]] = {
-                        name: row[name] for name in ("id", "split", "label", "prediction", "probability")
-                    } | {"group": row.get("group") or ""}
-            return rows
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            rows = tuple(_row(line, at) for at, line in enumerate(lines, 2))
     except FileNotFoundError:
         raise InputError(
             f"{folder}: expected a folder that `topwork train` wrote; it has no {SPLITS}"
         ) from None
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{folder / SPLITS}: expected a run's list of images; it can't be read ({error})"
+            f"{path}: expected a run's list of images; it can't be read ({error}); copy the run's folder whole"
         ) from None
+    tests = {row.sha256: row for row in rows if row.split == "test"}
+    learnt = frozenset(row.sha256 for row in rows if row.split != "test")
+    return _Listed(str(folder), rows, tests, learnt)
 
 
-def _check_classes(
-    a: str | Path, first: dict[str, dict[str, str]], b: str | Path, second: dict[str, dict[str, str]]
-) -> None:
-    mine, theirs = ({row["label"] for row in rows.values()} for rows in (first, second))
+def _row(line: dict[str, str], at: int) -> _Row:
+    """Raises: KeyError or ValueError, saying what is wrong, where the line isn't one that a run writes."""
+    known = {name: line[name] for name in _Row._fields[:-1]}
+    empty = [name for name in known if not line[name] and name != "label"]
+    if empty:
+        raise ValueError(f"row {at} has no {empty[0]}")
+    if line["split"] not in PARTS:
+        raise ValueError(f"row {at} has the split {line['split']!r}; expected one of {', '.join(PARTS)}")
+    try:
+        probability = float(line["probability"])
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise ValueError(f"row {at} has the probability {line['probability']!r}; expected a number in 0..1")
+    group = line.get("group") or ""  # no such column in runs of before
+    return _Row(**{**known, "probability": probability, "group": group})  # type: ignore[arg-type]
+
+
+def _check_classes(first: _Listed, second: _Listed) -> None:
+    mine, theirs = ({row.label for row in run.rows} for run in (first, second))
     if mine != theirs:
         only = [
-            f"{', '.join(map(repr, sorted(names)[:5]))} in {run} alone"
-            for run, names in ((a, mine - theirs), (b, theirs - mine))
+            f"{', '.join(map(repr, sorted(names)[:NAMED]))}"
+            f"{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''} in {run.name} alone"
+            for run, names in ((first, mine - theirs), (second, theirs - mine))
             if names
         ]
-        raise InputError(f"expected two runs of the same classes; got {' and '.join(only)}")
-
-
-def _check_leak(
-    here: str | Path, rows: dict[str, dict[str, str]], there: str | Path, others: dict[str, dict[str, str]]
-) -> None:
-    learnt_groups, own_learnt = (
-        {row["group"] for row in some.values() if row["split"] != "test" and row["group"]}
-        for some in (others, rows)
-    )
-    leaked = [
-        row["id"]
-        for key, row in rows.items()
-        if row["split"] == "test"
-        and key in others
-        # What leaks within the run itself, by splits that were given, is no advantage of the other.
-        and (
-            others[key]["split"] != "test"
-            or (others[key]["group"] in learnt_groups and row["group"] not in own_learnt)
-        )
-    ]
-    if leaked:
-        tested = sum(row["split"] == "test" for row in rows.values())
         raise InputError(
-            f"{there} learned from {len(leaked)} of the {tested} test images of {here}, or from copies of them, such "
-            f"as {leaked[0]!r}: a comparison would flatter it; train both with the same --seed and --test"
+            f"expected two runs of the same classes; got {' and '.join(only)}: train both on the same classes"
+        )
+
+
+def _check_leak(tester: _Listed, learner: _Listed) -> None:
+    """Refuse a `learner` that learned from a test image of `tester`, or from a copy of one by either's groups."""
+    # What leaks within both runs, by splits that were given, is no advantage of one of them.
+    both = tester.near_learnt(tester.learnt) & learner.tests.keys()
+    leaks = learner.near_learnt(learner.learnt) | tester.near_learnt(learner.learnt)
+    leaked = [row.id for key, row in tester.tests.items() if key in leaks and key not in both]
+    if leaked:
+        raise InputError(
+            f"{learner.name} learned from {len(leaked)} of the {len(tester.tests)} test images of {tester.name}, or "
+            f"from copies of them, such as {leaked[0]!r}: a comparison would flatter it; train both with the same "
+            "--seed, --test, --copies and --group-by"
         )

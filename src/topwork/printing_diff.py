@@ -20,8 +20,10 @@ def diff_text(difference: Difference, *, limit: int = SHOWN) -> str:
         f"{d.b}: {_share(d.accuracy_b, *d.interval_b)}",
         f"fixed {kinds['fixed']}, broken {kinds['broken']}, wrong in another way {kinds['changed']}",
     ]
-    if d.only_a or d.only_b:
-        lines.append(f"test images that one run alone has, left out: {d.only_a} and {d.only_b}")
+    if d.only_in_a or d.only_in_b:
+        lines.append(
+            f"test images that one run alone has, left out: {d.only_in_a} in {d.a}, {d.only_in_b} in {d.b}"
+        )
     for flip in d.flips[:limit]:
         lines.append(
             f"  {flip.kind:7} {flip.id} ({flip.label}): {flip.before} {100 * flip.probability_before:.0f} % → "
