@@ -72,16 +72,21 @@ def check(features: Features, progress: Callable[[int], None]) -> Checked:
 
 def calibrate(features: Features, splits: Splits, fitted: Fitted, recipe: Recipe) -> Calibration | None:
     """The rule for "none of these", from the training images; scores for sets of classes, from held-out ones."""
+    from threadpoolctl import threadpool_limits
+
     novelty = None
     train = splits.train.with_split(None)
     if recipe.head.reject > 0 and max(group_numbers(train)) > 0:
-        novelty = fit_novelty(
-            features.part(splits.train).matrix((LAST,)),
-            train.targets(),
-            folds(train, fold_count(train, recipe), seed=recipe.split.seed),
-            class_count=len(train.classes),
-            rate=recipe.head.reject,
-        )
+        x = features.part(splits.train).matrix((LAST,))
+        # On a busy machine, threads that wait for each other made this twenty times slower.
+        with threadpool_limits(1, user_api="blas"):
+            novelty = fit_novelty(
+                x,
+                train.targets(),
+                folds(train, fold_count(train, recipe), seed=recipe.split.seed),
+                class_count=len(train.classes),
+                rate=recipe.head.reject,
+            )
     if fitted.unseen is None or fitted.unseen_probabilities is None:
         if novelty is None:
             return None

@@ -37,7 +37,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
     """The groups of pictures that are one picture."""
-    return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
 
 
 def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:
