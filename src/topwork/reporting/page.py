@@ -173,8 +173,9 @@ def _gallery(e: Evaluation) -> str:
         '<label><input type="checkbox" id="wrong" checked> mistakes only</label>'
         '<button type="button" id="looked" aria-pressed="false">Where it looked</button>'
         '<button type="button" id="reset">Reset</button></div><p id="told" role="status"></p>'
-        '<p class="legend">Where it looked: the more orange, the more the place spoke for the answer. Coarse; a hint, no '
-        'proof.</p><ul id="gallery" class="gallery"></ul><button type="button" id="more" hidden>Show more</button></section>'
+        '<p class="legend">Where it looked: the more orange, the more the place spoke for the answer. Coarse; a hint, '
+        'no proof.</p><ul id="gallery" class="gallery"></ul>'
+        '<button type="button" id="more" hidden>Show more</button></section>'
     )
 
 
