@@ -174,7 +174,8 @@ def _gallery(e: Evaluation) -> str:
         '<button type="button" id="looked" aria-pressed="false">Where it looked</button>'
         '<button type="button" id="reset">Reset</button></div><p id="told" role="status"></p>'
         '<p class="legend">Where it looked: the more orange, the more the place spoke for the answer. Coarse; a hint, '
-        'no proof.</p><ul id="gallery" class="gallery"></ul>'
+        "no proof.</p>"
+        '<ul id="gallery" class="gallery"></ul>'
         '<button type="button" id="more" hidden>Show more</button></section>'
     )
 
