@@ -97,6 +97,8 @@ class _Scale:
 
     @classmethod
     def of(cls, pictures: Array, told: Array) -> _Scale:
+        from threadpoolctl import threadpool_limits
+
         rows = _normal(pictures).reshape(len(pictures), -1)
         known = rows[told]
         known = known[:: max(1, len(known) // LEARNT_FROM)]
@@ -105,7 +107,8 @@ class _Scale:
             mean = known.mean(axis=0)
             centred = known - mean
             count = min(DIRECTIONS, len(known) // ENOUGH)
-            _, vectors = np.linalg.eigh(centred @ centred.T)
+            with threadpool_limits(1, user_api="blas"):  # on a busy machine, more are many times slower
+                _, vectors = np.linalg.eigh(centred @ centred.T)
             directions = _unit(vectors[:, -count:].T @ centred)
         scale = cls(pictures, mean, directions, rows)
         return cls(pictures, mean, directions, scale.residual(pictures))

@@ -37,10 +37,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
     """The groups of pictures that are one picture."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
+    return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
 
 
 def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:
@@ -62,8 +59,8 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
     targets, weights = dataset.targets(), dataset.weights()
     fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
     for turn in range(AGAIN):
-        # Many small products: on a busy machine, threads that wait for each other cost more than they do.
-        with threadpool_limits(1, user_api="blas"):
+        # Small products: on a busy machine, threads that wait for each other cost more than they do. Large ones gain.
+        with threadpool_limits(1 if len(dataset) <= MANY else None, user_api="blas"):
             fit = fit_linear(
                 x,
                 targets,
