@@ -66,27 +66,6 @@ def learning(curve: LearningCurve) -> str:
     return _svg("Learning curve: share right by the number of training images, with a forecast", parts)
 
 
-def reliability_table(evaluation: Evaluation) -> str:
-    """The chart's numbers, for those who can't see it, folded away."""
-    rows = [
-        (f"{100 * b.confidence:.0f} %", f"{100 * b.accuracy:.0f} %", str(b.n))
-        for b in evaluation.calibration
-        if b.n and b.confidence is not None and b.accuracy is not None
-    ]
-    return _table(("how sure it was", "how often it was right", "images"), rows)
-
-
-def learning_table(curve: LearningCurve) -> str:
-    """The same for the learning curve: what was measured, and the forecast."""
-    last = curve.sizes[-1]
-    rows = [
-        (str(n), f"{100 * (1 - error):.1f} %", "measured")
-        for n, error in zip(curve.sizes, curve.errors, strict=True)
-    ]
-    rows += [(str(n), f"{100 * (1 - curve.error(n)):.1f} %", "forecast") for n in (2 * last, 4 * last)]
-    return _table(("training images", "share right", "how it is known"), rows)
-
-
 def bar(accuracy: float, low: float, high: float, baseline: float | None = None) -> str:
     """A share as a bar with its interval; and, if given, the baseline as a mark."""
     mark = (
@@ -99,15 +78,6 @@ def bar(accuracy: float, low: float, high: float, baseline: float | None = None)
         f'<rect class="track" width="100" height="10"/><rect class="fill" width="{100 * accuracy:.2f}" height="10"/>'
         f'<rect class="interval" x="{100 * low:.2f}" y="3.5" width="{100 * (high - low):.2f}" height="3"/>'
         f"{mark}</svg>"
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        '<details class="numbers"><summary>The chart\'s numbers</summary>'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>"
     )
 
 

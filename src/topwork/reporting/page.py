@@ -29,7 +29,6 @@ def render(content: Content, pictures: Mapping[str, bytes], maps: Mapping[str, b
     ]
     data = {
         "shots": shots,
-        "cells": _cells(content.evaluation) if content.evaluation else [],
         "pictures": {id: _data_uri(bytes_) for id, bytes_ in pictures.items()},
         "maps": {id: _data_uri(bytes_) for id, bytes_ in maps.items()},
     }
@@ -54,12 +53,6 @@ def render(content: Content, pictures: Mapping[str, bytes], maps: Mapping[str, b
     )
 
 
-def _cells(e: Evaluation) -> list[tuple[str, str, int]]:
-    """The cells of the confusion matrix that are not empty: what it is, what it was called, how many images."""
-    rows, columns = np.nonzero(e.confusion)
-    return [(e.classes[i], e.classes[j], int(e.confusion[i, j])) for i, j in zip(rows, columns, strict=True)]
-
-
 def _sections(content: Content) -> Iterator[str]:
     e = content.evaluation
     yield f'<section id="score"><h2>Score</h2>{_score(e) if e else ""}{_list(content.notes, "notes")}</section>'
@@ -70,14 +63,12 @@ def _sections(content: Content) -> Iterator[str]:
             '<section id="reliability"><h2>Can its percentages be believed?</h2><div class="split">'
             f"{charts.reliability(e)}<p>When it says 80 %, it should be right 8 times in 10: points on the line. The "
             f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Above the "
-            "line it is right more often than it says; below, less often.</p></div>"
-            f"{charts.reliability_table(e)}</section>"
+            "line it is right more often than it says; below, less often.</p></div></section>"
         )
     if content.curve:
         yield (
             '<section id="growth"><h2>Would more photos help?</h2><div class="split">'
-            f"{charts.learning(content.curve)}{_list(content.growth, 'plain')}</div>"
-            f"{charts.learning_table(content.curve)}</section>"
+            f"{charts.learning(content.curve)}{_list(content.growth, 'plain')}</div></section>"
         )
     if e:
         yield f'<section id="classes"><h2>Class by class</h2>{_classes(e)}</section>'
@@ -159,7 +150,7 @@ def _confusions(e: Evaluation) -> str:
         rows += f'<tr><th scope="row">{_name(name)}</th>{cells}</tr>'
     return (
         f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
-        "<caption>Rows: what it is. Columns: what it was called. Below each count, its share of the row.</caption>"
+        "<caption>Rows: what it is. Columns: what it was called.</caption>"
         f'<thead><tr><td class="corner"></td>{columns}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -167,12 +158,9 @@ def _confusions(e: Evaluation) -> str:
 def _cell(label: str, said: str, count: int, share: float) -> str:
     shade = 0 if share == 0 else 1 + min(8, int(9 * share))
     told = f"{count} of class {label} called {said}"
-    of_row = f"<small>{100 * share:.0f} %</small>" if share else ""
-    if share:
-        told += f", {100 * share:.0f} % of that class"
     return (
         f'<button type="button" class="cell s{shade}" data-label="{escape(label)}" data-said="{escape(said)}" '
-        f'data-count="{count}" aria-label="{escape(told)}">{count}{of_row}</button>'
+        f'data-count="{count}" aria-label="{escape(told)}">{count}</button>'
     )
 
 

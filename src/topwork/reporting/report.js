@@ -2,8 +2,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 24;
 const find = (id) => document.getElementById(id);
-// An image may be called "constructor": only what is listed counts.
-const listed = (pictures, id) => (Object.hasOwn(pictures, id) ? pictures[id] : undefined);
 
 function make(name, text, kind) {
   const node = document.createElement(name);
@@ -28,7 +26,7 @@ theme.addEventListener("click", () => {
 
 // Pictures are stored once; places that show one name it.
 for (const image of document.querySelectorAll("img[data-picture]")) {
-  const source = listed(data.pictures, image.dataset.picture);
+  const source = data.pictures[image.dataset.picture];
   if (source) image.src = source;
   else image.remove();
 }
@@ -38,16 +36,14 @@ if (gallery) {
   const is = find("is"), said = find("said"), wrong = find("wrong"), looked = find("looked");
   let limit = PAGE;
 
-  const fits = (label, answer) => (!is.value || label === is.value) && (!said.value || answer === said.value) &&
-    (!wrong.checked || label !== answer);
-  const chosen = () => data.shots.filter((shot) => fits(shot.label, shot.said));
-  // Only some pictures are in the page; the confusion matrix knows how many test images there are.
-  const tested = () => data.cells.reduce((sum, [label, answer, n]) => sum + (fits(label, answer) ? n : 0), 0);
+  const chosen = () => data.shots.filter((shot) =>
+    (!is.value || shot.label === is.value) && (!said.value || shot.said === said.value) &&
+    (!wrong.checked || shot.label !== shot.said));
 
   function card(shot) {
     const item = make("li");
     const showMap = looked.getAttribute("aria-pressed") === "true";
-    const source = (showMap && listed(data.maps, shot.id)) || listed(data.pictures, shot.id);
+    const source = (showMap && data.maps[shot.id]) || data.pictures[shot.id];
     if (source) {
       const image = make("img");
       image.src = source;
@@ -76,23 +72,16 @@ if (gallery) {
     gallery.replaceChildren(...shots.slice(0, limit).map(card));
     find("more").hidden = shots.length <= limit;
     const cell = document.querySelector(".cell.chosen");
-    const all = tested(), shown = Math.min(limit, shots.length);
-    const what = wrong.checked ? (all === 1 ? "mistake" : "mistakes") : (all === 1 ? "test image" : "test images");
-    const more = shots.length > shown ? ` (${shots.length - shown} more can be shown)` : "";
-    if (shots.length) find("told").textContent = `${shown} of ${all} ${what}${cell ? " in this cell" : ""}${more}`;
-    else if (all) find("told").textContent = `None of ${all} ${what} is in this page; splits.csv lists them.`;
-    else find("told").textContent = wrong.checked ? "No mistake fits." : "No test image fits.";
+    const all = cell ? ` of ${cell.dataset.count} test images in this cell` : "";
+    const shown = Math.min(limit, shots.length);
+    find("told").textContent = shots.length
+      ? `${shown} picture${shown === 1 ? "" : "s"}${all || (shots.length > shown ? ` of ${shots.length}` : "")}`
+      : "No picture fits.";
   }
 
   function choose(button) {
-    for (const other of document.querySelectorAll(".cell.chosen")) {
-      other.classList.remove("chosen");
-      other.removeAttribute("aria-current");
-    }
-    if (button) {
-      button.classList.add("chosen");
-      button.setAttribute("aria-current", "true");
-    }
+    for (const other of document.querySelectorAll(".cell.chosen")) other.classList.remove("chosen");
+    if (button) button.classList.add("chosen");
     limit = PAGE;
     show();
   }
