@@ -169,7 +169,7 @@ class Classifier:
             "reject_threshold": self.novelty.threshold if self.novelty else None,
             "reject_rate": self.novelty.rate if self.novelty else None,
             "sha256": {name: _sha256(folder / name) for name in files},
-            "versions": _versions(),
+            "versions": versions(),
         }
         (folder / DESCRIPTION).write_text(
             json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8"
@@ -282,5 +282,6 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What wrote a classifier, for its description."""
     return {name: importlib.metadata.version(name) for name in ("topwork", "openvino", "numpy", "pillow")}

@@ -12,12 +12,12 @@ import typer
 
 from topwork import __version__
 from topwork.cli_checks import audit, diff, report
+from topwork.cli_export import export
 from topwork.cli_modules import modules_app
 from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
 from topwork.recipe import (
     ClassWeight,
-    ExportFormat,
     FeatureChoice,
     FinetuneMode,
     Fit,
@@ -247,16 +247,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
-    out: Annotated[Path, typer.Option(help="Where it goes: a new folder.")],
-    format: Annotated[ExportFormat, typer.Option(help="tfhub: the backbone as a reusable SavedModel.")],
-) -> None:
-    """Write a run's network in another program's format."""
-    from topwork.exporting import export as run_export
-
-    print(f"{run_export(run, out, format=format)} holds the export")
+app.command()(export)
 
 
 @cache_app.command("info")

@@ -1,0 +1,130 @@
+"""OpenVINO: a folder with `model.xml` and `model.bin`, the facts in the model's own `rt_info`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork.errors import MissingExtra
+from topwork.exports.contents import HEAD, KEY, Contents
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+PRECISIONS = ("f32", "bf16", "fp16", "int8")
+NAME = "model.xml"
+LARGE = 1000  # numbers: smaller constants stay as they are
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Answers = dict[str, Array]
+
+
+def write(
+    graph: ov.Model,
+    contents: Contents,
+    path: Path,
+    *,
+    precision: str,
+    pictures: Array,
+    finish: Callable[[ov.Model], ov.Model] | None = None,
+) -> None:
+    """Write `model.xml` and `model.bin` into the new folder `path`.
+
+    "fp16" and "bf16" are what the weights are stored in, half the size; the runtime computes in what its processor
+    does best. "int8" stores and computes convolutions and matrix products in 8 bits, by NNCF's post-training
+    quantisation (https://github.com/openvinotoolkit/nncf) on `pictures`, uint8 (M, S, S, 3); the head stays as it is.
+
+    `finish` is done to the graph once its numbers are what they will be.
+
+    Under `model_info` stand what OpenVINO's own programs for classifiers look for (`labels`, `model_type`).
+
+    Raises:
+        MissingExtra: "int8" without nncf.
+    """
+    import openvino as ov
+
+    graph = graph.clone()
+    if precision == "int8":
+        graph = _quantised(graph, pictures)
+    elif precision == "bf16":
+        _store_as_bf16(graph)
+    if finish is not None:
+        graph = finish(graph)
+    graph.set_rt_info(contents.to_json(), [KEY])
+    graph.set_rt_info("Classification", ["model_info", "model_type"])
+    graph.set_rt_info(" ".join(name.replace(" ", "_") for name in contents.classes), ["model_info", "labels"])
+    path.mkdir()
+    ov.save_model(graph, path / NAME, compress_to_fp16=precision == "fp16")
+
+
+def load(path: Path) -> Callable[[Array], Answers]:
+    """The file in OpenVINO: uint8 (1, H, W, 3) → its outputs by name."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(path / NAME, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(image: Array) -> Answers:
+        found = compiled(image)
+        return {output.any_name: found[output].copy() for output in compiled.outputs}
+
+    return run
+
+
+def read_contents(path: Path) -> Contents:
+    """The facts that a file carries."""
+    import openvino as ov
+
+    return Contents.from_json(ov.Core().read_model(path / NAME).get_rt_info([KEY]).astype(str))
+
+
+def _store_as_bf16(graph: ov.Model) -> None:
+    """Weights of a thousand numbers and more as bfloat16, rounded to nearest; made float32 again when compiled."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    for node in graph.get_ordered_ops():
+        if (
+            node.get_type_name() != "Constant"
+            or node.get_element_type() != ov.Type.f32
+            or node.data.size < LARGE
+        ):
+            continue
+        targets = node.output(0).get_target_inputs()
+        wide = op.convert(op.constant(_rounded(node.data)), "f32")
+        wide.set_friendly_name(node.get_friendly_name())
+        for target in targets:
+            target.replace_source_output(wide.output(0))
+
+
+def _rounded(values: Array) -> ov.Tensor:
+    import openvino as ov
+
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    tensor = ov.Tensor(ov.Type.bf16, ov.Shape(values.shape))
+    tensor.data.view(np.uint16)[...] = upper
+    return tensor
+
+
+def _quantised(graph: ov.Model, pictures: Array) -> ov.Model:
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise MissingExtra("8-bit numbers in an OpenVINO file", "export") from error
+    import logging
+
+    nncf.set_log_level(logging.ERROR)
+    kept = [
+        node.get_friendly_name()
+        for node in graph.get_ordered_ops()
+        if node.get_friendly_name().startswith(HEAD)
+    ]
+    return nncf.quantize(
+        graph,
+        nncf.Dataset(list(pictures), lambda picture: picture[None]),
+        subset_size=len(pictures),
+        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+    )

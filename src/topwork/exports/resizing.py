@@ -1,0 +1,144 @@
+"""The resizer as part of a network, for receivers that hand over pictures of any size.
+
+What `images.decode` does with Pillow, as two products with matrices made from the picture's size: bicubic with
+antialiasing (Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5, widened by the
+scale where a picture shrinks), first along the rows, then along the columns, each rounded to whole levels. It needs
+no operator but arithmetic, so that every format has it, and the same one. The results are those of Pillow to a level
+of 255 here and there; but `images.decode` takes two short cuts on pictures of several times the size, of which it
+is said there how little they change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork.exports.contents import Contents
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+REACH = 2.0  # pixels on either side that a cubic sees, at a scale of 1
+
+
+def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
+    """The same graph, with `image` uint8 (1, H, W, 3) of any height and width."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    graph = graph.clone()
+    old = graph.get_parameters()[0]
+    image = op.parameter(ov.PartialShape([1, -1, -1, 3]), ov.Type.u8, name="image")
+    image.output(0).set_names({"image"})
+    size = op.convert(op.shape_of(image), "f32")
+    sides = [op.gather(size, op.constant(np.int64(axis)), op.constant(np.int64(0))) for axis in (1, 2)]
+    boxes = _boxes(sides, contents)
+    down, across = (
+        _weights(side, *box, target) for side, box, target in zip(sides, boxes, contents.size_px, strict=True)
+    )
+    order = op.constant(np.array([0, 3, 1, 2]))
+    x = op.transpose(op.convert(image, "f32"), order)  # (1, 3, H, W)
+    x = _levels(op.matmul(x, across, False, True))  # (1, 3, H, S)
+    x = _levels(op.matmul(down, x, False, False))  # (1, 3, S, S)
+    sized = op.convert(op.transpose(x, op.constant(np.array([0, 2, 3, 1]))), "u8")
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(sized.output(0))
+    outputs = [result.input_value(0) for result in graph.get_results()]
+    whole = ov.Model(outputs, [image], graph.get_friendly_name())
+    for made, output in zip(whole.outputs, graph.outputs, strict=True):
+        made.set_names(output.get_names())
+    whole.validate_nodes_and_infer_types()
+    return whole
+
+
+def resizer(contents: Contents) -> Any:
+    """The same for TensorFlow: uint8 (1, H, W, 3) of any size → uint8 (1, height, width, 3)."""
+    import tensorflow as tf
+
+    def resize(image: Any) -> Any:
+        shape = tf.cast(tf.shape(image), tf.float32)
+        sides = [shape[1], shape[2]]
+        if contents.fit == "crop":
+            shrink = tf.minimum(sides[0] / contents.size_px[0], sides[1] / contents.size_px[1])
+            lengths = [tf.minimum(s, t * shrink) for s, t in zip(sides, contents.size_px, strict=True)]
+        else:
+            lengths = sides
+        down, across = (
+            weights(side, (side - length) / 2.0, length, target)
+            for side, length, target in zip(sides, lengths, contents.size_px, strict=True)
+        )
+        x = tf.transpose(tf.cast(image, tf.float32)[0], [2, 0, 1])  # (3, H, W)
+        x = levels(tf.matmul(x, tf.tile(across[None], [3, 1, 1]), transpose_b=True))
+        x = levels(tf.matmul(tf.tile(down[None], [3, 1, 1]), x))
+        return tf.cast(tf.transpose(x, [1, 2, 0])[None], tf.uint8)
+
+    def weights(side: Any, start: Any, length: Any, target: int) -> Any:
+        scale = length / float(target)
+        wide = tf.maximum(scale, 1.0)
+        centres = start + tf.constant(_halves(target)) * scale  # (S, 1)
+        t = tf.abs((tf.range(side)[None] + 0.5 - centres) / wide)
+        near = (1.5 * t - 2.5) * t * t + 1.0
+        far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
+        raw = tf.where(t < 1.0, near, tf.where(t < REACH, far, tf.zeros_like(t)))
+        return raw / tf.reduce_sum(raw, axis=1, keepdims=True)
+
+    def levels(x: Any) -> Any:
+        return tf.floor(tf.clip_by_value(x, 0.0, 255.0) + 0.5)
+
+    return resize
+
+
+def _boxes(sides: list[Any], contents: Contents) -> list[tuple[Any, Any]]:
+    """Where the part of the picture begins that is taken, and how long it is, for each side."""
+    from openvino import opset13 as op
+
+    if contents.fit == "stretch":
+        return [(_number(0), side) for side in sides]
+    target = [_number(n) for n in contents.size_px]
+    shrink = op.minimum(*(op.divide(side, t) for side, t in zip(sides, target, strict=True)))
+    lengths = [op.minimum(s, op.multiply(t, shrink)) for s, t in zip(sides, target, strict=True)]
+    starts = [op.divide(op.subtract(s, n), _number(2)) for s, n in zip(sides, lengths, strict=True)]
+    return list(zip(starts, lengths, strict=True))
+
+
+def _weights(side: Any, start: Any, length: Any, target: int) -> Any:
+    """How much each of `side` pixels counts in each of `target`: float32 (target, side), rows summing to 1."""
+    from openvino import opset13 as op
+
+    scale = op.divide(length, _number(target))
+    wide = op.maximum(scale, _number(1))
+    centres = op.add(start, op.multiply(op.constant(_halves(target)), scale))  # (S, 1)
+    places = op.add(op.range(_number(0), side, _number(1), "f32"), _number(0.5))
+    t = op.abs(op.divide(op.subtract(op.unsqueeze(places, op.constant(np.array([0]))), centres), wide))
+    near = _polynomial(t, 1.5, -2.5, 0, 1)
+    far = _polynomial(t, -0.5, 2.5, -4, 2)
+    outer = op.select(op.less(t, _number(REACH)), far, _number(0))
+    raw = op.select(op.less(t, _number(1)), near, outer)
+    return op.divide(raw, op.reduce_sum(raw, op.constant(np.array([1])), True))
+
+
+def _polynomial(t: Any, *coefficients: float) -> Any:
+    from openvino import opset13 as op
+
+    value: Any = _number(coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = op.add(op.multiply(value, t), _number(coefficient))
+    return value
+
+
+def _levels(x: Any) -> Any:
+    """Whole levels in 0..255, halves up, as Pillow rounds them."""
+    from openvino import opset13 as op
+
+    return op.floor(op.add(op.clamp(x, 0.0, 255.0), _number(0.5)))
+
+
+def _halves(target: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return (np.arange(target, dtype=np.float32) + np.float32(0.5))[:, None]
+
+
+def _number(value: float) -> Any:
+    from openvino import opset13 as op
+
+    return op.constant(np.float32(value))
