@@ -15,7 +15,7 @@ from topwork.checking import Leak, audited, calibrate, check, leaked
 from topwork.checks.findings import Audit
 from topwork.checks.fixes import apply_fixes, write_audit
 from topwork.classifier import DESCRIPTION, Classifier, Scored, score
-from topwork.data.dataset import Dataset, Problem
+from topwork.data.dataset import Dataset, Example, FileImage, Problem
 from topwork.data.sources import load
 from topwork.data.split import Splits, splits_of
 from topwork.errors import InputError
@@ -225,10 +225,18 @@ def _sizes(splits: Splits) -> dict[str, int]:
 
 
 def _source(data: Dataset | str | Path) -> str | None:
-    """Where the images can be found again; None for a dataset that was made in Python."""
+    """Where the images can be found again; None for a dataset made in Python of files that lie all over."""
     if isinstance(data, Dataset):
-        return None
+        roots = {_root(example) for example in data}
+        return roots.pop() if len(roots) == 1 else None
     return str(Path(data).absolute()) if Path(data).exists() else str(data)
+
+
+def _root(example: Example) -> str | None:
+    """The folder that the example's id is relative to, if it is a file in one."""
+    path, tail = str(example.image), f"/{example.id}"
+    found = isinstance(example.image, FileImage) and Path(path).as_posix().endswith(tail)
+    return str(Path(path).absolute())[: -len(tail)] if found else None
 
 
 def _report(

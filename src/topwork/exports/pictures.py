@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.data.dataset import Dataset, Example
+from topwork.data.dataset import Dataset, Example, FileImage, ImageSource
 from topwork.data.sources import load
 from topwork.errors import ImageError, InputError
 from topwork.images import decode, size_of
@@ -42,17 +42,15 @@ def choose(folder: Path, data: Dataset | str | Path | None) -> Chosen:
     Raises:
         InputError: the photos are not there, or not those of the run.
     """
-    dataset = _photos(folder, data)
-    with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-        parts = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    found = photos_of(folder, data)
     of: dict[str, list[Example]] = defaultdict(list)
-    for example in dataset:
-        of[parts.get(example.id, "")].append(example)
+    for example in found:
+        of[example.split or ""].append(example)
     part = "validation" if of["validation"] else "train"
     if not of[part]:
         raise InputError(
-            f"{dataset.name}: expected the photos that {folder} learned from, to compare the export on; none of "
-            "them is there; name their folder: --data FOLDER"
+            f"{folder}: none of the photos that it learned from was found, and an export is compared with the run on "
+            "them; name their folder: --data FOLDER"
         )
     compared = _evenly(of[part], COMPARED)
     used = {example.id for example in compared}
@@ -76,19 +74,29 @@ def whole_pixels(example: Example) -> Pixels:
     return decode(data, (height, width))
 
 
-def _photos(folder: Path, data: Dataset | str | Path | None) -> Dataset:
+def photos_of(folder: Path, data: Dataset | str | Path | None) -> list[Example]:
+    """A run's photos that are there, with the labels and the parts that the run knows of.
+
+    Raises:
+        InputError: the run doesn't say where its photos are, or they can't be listed.
+    """
     if data is None:
         data = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("source")
     if data is None:
         raise InputError(f"{folder}: doesn't say where its photos are; name their folder: --data FOLDER")
-    if isinstance(data, Dataset):
-        return data
-    try:
-        return load(data)
-    except InputError as error:
-        raise InputError(
-            f"{error}; an export is compared with the run on its photos: name their folder: --data FOLDER"
-        ) from None
+    with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
+        rows = {row["id"]: (row["label"], row["split"]) for row in csv.DictReader(file)}
+    if not isinstance(data, Dataset) and Path(data).is_dir():
+        images: dict[str, ImageSource] = {id: FileImage(str(Path(data) / id)) for id in rows}
+        there = {id: image for id, image in images.items() if Path(str(image)).is_file()}
+    else:
+        try:
+            there = {e.id: e.image for e in (data if isinstance(data, Dataset) else load(data))}
+        except InputError as error:
+            raise InputError(
+                f"{error}; or name where the photos of {folder} are now: --data FOLDER"
+            ) from None
+    return [Example(id, there[id], label, split=split) for id, (label, split) in rows.items() if id in there]
 
 
 def _evenly(examples: Sequence[Example], count: int) -> list[Example]:

@@ -1,0 +1,161 @@
+"""`topwork export`: the frame that all formats share, OpenVINO's own format, the resizer, the proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as op
+from PIL import Image
+
+from photos import Topwork, one_line
+from topwork.errors import InputError, TopworkError
+from topwork.exporting import contents_of, export, whole_graph
+from topwork.exports import openvino_file, parity
+from topwork.exports.contents import Contents
+from topwork.exports.resizing import resizer, with_resizer
+from topwork.images import _source_box, decode
+from topwork.training import Run
+
+FACTS = Contents(("a",), (56, 48), "any", "stretch", 1.0, None, None, {}, "x", "y", "f32", {})
+
+
+def _picture(height: int, width: int) -> np.ndarray:
+    small = np.random.default_rng(height).integers(
+        0, 256, (max(2, height // 6), max(2, width // 6), 3), np.uint8
+    )
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _echo() -> ov.Model:
+    image = op.parameter([1, *FACTS.size_px, 3], ov.Type.u8, name="image")
+    image.output(0).set_names({"image"})
+    values = op.convert(image, "f32")
+    values.output(0).set_names({"probabilities"})
+    return ov.Model([values], [image], "echo")
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_the_resizer_is_pillows(fit: str) -> None:
+    facts = dataclasses.replace(FACTS, fit=fit)
+    compiled = ov.Core().compile_model(
+        with_resizer(_echo(), facts), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    of_tensorflow = resizer(facts)
+    height, width = facts.size_px
+    for size in ((56, 48), (48, 56), (30, 200), (300, 301), (7, 5), (1, 1), (411, 97)):
+        picture = _picture(*size)
+        box = _source_box(size[::-1], (width, height), fit)  # type: ignore[arg-type]
+        expected = np.asarray(
+            Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=box), np.int64
+        )
+        for found in (compiled(picture[None])[0][0], of_tensorflow(picture[None]).numpy()[0]):
+            off = np.abs(found.astype(np.int64) - expected)
+            assert off.max() <= 2, size
+            assert off.mean() < 0.2, size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "fp16", "bf16", "int8"])
+def test_openvino_says_what_the_run_says(run: Run, tmp_path: Path, precision: str) -> None:
+    exported = export(run.path, tmp_path / "out", format="openvino", precision=precision)  # type: ignore[arg-type]
+    assert exported.parity is not None
+    assert exported.parity.holds
+    assert exported.parity.images > 20
+    told = json.loads((tmp_path / "out.parity.json").read_text(encoding="utf-8"))
+    assert (told["holds"], told["precision"], told["part"]) == (True, precision, "train")
+    sizes = {p.name: p.stat().st_size for p in exported.path.iterdir()}
+    whole = (run.path / "model.bin").stat().st_size
+    share = {"f32": (0.9, 1.01), "fp16": (0.45, 0.55), "bf16": (0.45, 0.55), "int8": (0.2, 0.4)}[precision]
+    assert share[0] < sizes["model.bin"] / whole < share[1]
+    # As a receiver has it, who knows of OpenVINO alone.
+    model = ov.Core().read_model(exported.path / "model.xml")
+    assert json.loads(model.get_rt_info(["topwork"]).astype(str))["classes"] == list(run.classifier.classes)
+    assert openvino_file.read_contents(exported.path) == contents_of(
+        run.classifier, precision=precision, input="sized"
+    )
+    answers = ov.Core().compile_model(model, "CPU")(np.zeros((1, 32, 32, 3), np.uint8))
+    assert answers["probabilities"].sum() == pytest.approx(1, abs=1e-5)
+    assert answers["novelty"].shape == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_pictures_of_any_size(run: Run, fresh: Path, tmp_path: Path, precision: str) -> None:
+    exported = export(
+        run.path,
+        tmp_path / "out",
+        format="openvino",
+        input="any",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    answer = openvino_file.load(exported.path)
+    agreeing = []
+    for path in sorted(fresh.rglob("*.png")):
+        picture = decode(path.read_bytes(), (48, 48))
+        (own,) = run.classifier.predict(str(path))
+        found = answer(picture[None])["probabilities"][0]
+        assert own.probabilities is not None
+        agreeing.append(np.abs(found - own.probabilities).max() < (0.02 if precision == "f32" else 1))
+    assert all(agreeing)
+
+
+@pytest.mark.slow
+def test_a_file_that_says_something_else_is_told_and_stays(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(parity.GAP, "int8", 0.0)
+    with pytest.raises(
+        TopworkError, match=r"differs from .* on \d+ pictures.*don't ship it.*out.parity.json"
+    ):
+        export(run.path, tmp_path / "out", format="openvino", precision="int8")
+    assert (tmp_path / "out" / "model.xml").is_file()
+    assert json.loads((tmp_path / "out.parity.json").read_text(encoding="utf-8"))["holds"] is False
+
+
+def test_the_command(call: Topwork, run: Run, tmp_path: Path) -> None:
+    code, out, _ = call("export", run.path, "--format", "openvino", "--out", tmp_path / "a" / "model")
+    assert code == 0
+    assert "the same class in all of them" in out
+    code, out, _ = call("export", run.path, "--format", "openvino", "--out", tmp_path / "b", "--json")
+    told = json.loads(out)
+    assert (code, told["parity"]["holds"], told["contents"]["input"]) == (0, True, "sized")
+    one_line(call("export", run.path, "--format", "openvino", "--out", tmp_path / "b"), "is there already")
+
+
+def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
+    def tell(*options: object) -> tuple[int, str, str]:
+        return call("export", run.path, "--out", tmp_path / "x", *options)
+
+    one_line(
+        tell("--format", "keras", "--precision", "int8"),
+        "keras holds f32; got the precision 'int8', which openvino",
+    )
+    one_line(tell("--format", "keras", "--input", "any"), "takes pictures of one size")
+    one_line(
+        tell("--format", "openvino", "--data", tmp_path), "none of the photos that it learned from was found"
+    )
+    one_line(tell("--format", "openvino", "--data", tmp_path / "no"), "--data FOLDER")
+    one_line(
+        call("export", run.path, "--out", tmp_path / "x.txt", "--format", "onnx"),
+        "ends in .onnx; rename --out",
+    )
+    assert list(tmp_path.iterdir()) == []
+    moved = shutil.copytree(run.path, tmp_path / "moved")
+    report = json.loads((moved / "report.json").read_text(encoding="utf-8"))
+    (moved / "report.json").write_text(json.dumps(report | {"source": None}), encoding="utf-8")
+    with pytest.raises(
+        InputError, match="doesn't say where its photos are; name their folder: --data FOLDER"
+    ):
+        export(moved, tmp_path / "y", format="openvino")
+
+
+def test_the_heads_nodes_are_named(run: Run) -> None:
+    names = [node.get_friendly_name() for node in whole_graph(run.classifier).get_ordered_ops()]
+    assert any(name.startswith("head/softmax") for name in names)
+    assert sum(not name.startswith("head/") for name in names) > 100
