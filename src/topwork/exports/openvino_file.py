@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +51,15 @@ def write(
     graph = graph.clone()
     if precision == "int8":
         graph = _quantised(graph, pictures)
-    elif precision == "bf16":
-        _store_as_bf16(graph)
+    elif precision != "f32":
+        _store_narrow(graph, precision)
     if finish is not None:
         graph = finish(graph)
     graph.set_rt_info(contents.to_json(), [KEY])
     graph.set_rt_info("Classification", ["model_info", "model_type"])
     graph.set_rt_info(" ".join(name.replace(" ", "_") for name in contents.classes), ["model_info", "labels"])
     path.mkdir()
-    ov.save_model(graph, path / NAME, compress_to_fp16=precision == "fp16")
+    ov.save_model(graph, path / NAME, compress_to_fp16=False)
 
 
 def load(path: Path) -> Callable[[Array], Answers]:
@@ -80,8 +82,8 @@ def read_contents(path: Path) -> Contents:
     return Contents.from_json(ov.Core().read_model(path / NAME).get_rt_info([KEY]).astype(str))
 
 
-def _store_as_bf16(graph: ov.Model) -> None:
-    """Weights of a thousand numbers and more as bfloat16, rounded to nearest; made float32 again when compiled."""
+def _store_narrow(graph: ov.Model, precision: str) -> None:
+    """The backbone's weights, where they are a thousand and more, in 16 bits; made float32 again when compiled."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -92,14 +94,18 @@ def _store_as_bf16(graph: ov.Model) -> None:
             or node.data.size < LARGE
         ):
             continue
+        if node.get_friendly_name().startswith(HEAD):
+            continue
         targets = node.output(0).get_target_inputs()
-        wide = op.convert(op.constant(_rounded(node.data)), "f32")
+        narrow = node.data.astype(np.float16) if precision == "fp16" else _as_bf16(node.data)
+        wide = op.convert(op.constant(narrow), "f32")
         wide.set_friendly_name(node.get_friendly_name())
         for target in targets:
             target.replace_source_output(wide.output(0))
 
 
-def _rounded(values: Array) -> ov.Tensor:
+def _as_bf16(values: Array) -> ov.Tensor:
+    """Rounded to nearest, ties to even."""
     import openvino as ov
 
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
@@ -117,14 +123,16 @@ def _quantised(graph: ov.Model, pictures: Array) -> ov.Model:
     import logging
 
     nncf.set_log_level(logging.ERROR)
+    # Its progress bars would stand in the middle of what the command prints.
     kept = [
         node.get_friendly_name()
         for node in graph.get_ordered_ops()
         if node.get_friendly_name().startswith(HEAD)
     ]
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(list(pictures), lambda picture: picture[None]),
-        subset_size=len(pictures),
-        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(list(pictures), lambda picture: picture[None]),
+            subset_size=len(pictures),
+            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+        )

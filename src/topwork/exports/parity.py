@@ -20,7 +20,7 @@ Run = Callable[[Array], dict[str, Array]]
 
 # How far a probability may be off, by what the weights are stored in; and in how many pictures of a hundred the
 # likeliest class may differ. 8-bit numbers move probabilities; what counts there is the class.
-GAP = {"f32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 1.0}
+GAP = {"f32": 1e-3, "fp16": 0.05, "bf16": 0.1, "int8": 1.0}
 AGREEMENT = {"f32": 1.0, "fp16": 0.99, "bf16": 0.97, "int8": 0.9}
 ANY_GAP, ANY_AGREEMENT = 0.05, 0.98  # where the network resizes: Pillow's short cuts are not in it
 TIED = 2.0  # times the allowed gap: classes as close as this are no disagreement

@@ -4,8 +4,8 @@ What `images.decode` does with Pillow, as two products with matrices made from t
 antialiasing (Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5, widened by the
 scale where a picture shrinks), first along the rows, then along the columns, each rounded to whole levels. It needs
 no operator but arithmetic, so that every format has it, and the same one. The results are those of Pillow to a level
-or two of 255 here and there; but `images.decode` takes two short cuts on pictures of several times the size, of which it
-is said there how little they change.
+or two of 255 here and there; but `images.decode` takes two short cuts on pictures of several times the size, of which
+it is said there how little they change.
 """
 
 from __future__ import annotations
