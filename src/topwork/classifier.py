@@ -203,7 +203,9 @@ class Classifier:
                     f"{folder / name}: expected the file that was saved with this classifier; it is missing or "
                     "was changed since; copy the run's folder whole, or train again"
                 )
-        graph = graphs.without_head(ov.Core().read_model(folder / GRAPH))
+        core = ov.Core()
+        core.set_property({"ENABLE_MMAP": False})  # a file written over in place would kill the process
+        graph = graphs.without_head(core.read_model(folder / GRAPH))
         calibration = Calibration.load(folder / CALIBRATION) if CALIBRATION in expected else None
         return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD), calibration)
 

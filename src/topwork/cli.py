@@ -14,6 +14,7 @@ from topwork import __version__
 from topwork.cli_checks import audit, diff, report
 from topwork.cli_export import export
 from topwork.cli_modules import modules_app
+from topwork.cli_serve import serve
 from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
 from topwork.recipe import (
@@ -248,6 +249,7 @@ def predict(
 
 
 app.command()(export)
+app.command()(serve)
 
 
 @cache_app.command("info")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from topwork.cache import CacheInfo
 from topwork.data.dataset import Problem
 from topwork.printing_audit import counts_text
+from topwork.rowfile import csv_line
 from topwork.scorecard import summary, table
 
 if TYPE_CHECKING:
@@ -175,21 +175,24 @@ def print_csv(predictions: Iterable[Prediction], *, top: int, least: float | Non
 
     With `least`, a column `set` before them: the classes that are so probable, with "|" between.
     """
-    rows = csv.writer(sys.stdout, lineterminator="\n")
+    sys.stdout.write(csv_line(csv_columns(top=top, sets=least is not None)))
+    return _each(predictions, lambda p: sys.stdout.write(csv_line(csv_cells(p, top=top, least=least))))
+
+
+def csv_columns(*, top: int, sets: bool) -> tuple[str, ...]:
+    """The head of `csv_cells`."""
     numbers = [""] + [f"_{i}" for i in range(2, top + 1)]
-    sets = [] if least is None else ["set"]
     names = (f"{name}{i}" for i in numbers for name in ("class", "probability"))
-    rows.writerow(["image", *names, *sets, "rejected", "error"])
+    return ("image", *names, *(["set"] if sets else []), "rejected", "error")
 
-    def write(prediction: Prediction) -> None:
-        cells: list[object] = [cell for name, p in prediction.top(top) for cell in (name, f"{p:.6f}")]
-        cells += [""] * (2 * top - len(cells))
-        if least is not None:
-            cells.append("|".join(name for name, _ in prediction.at_least(least)))
-        cells.append(prediction.reason or "")
-        rows.writerow([prediction.image, *cells, prediction.error or ""])
 
-    return _each(predictions, write)
+def csv_cells(prediction: Prediction, *, top: int, least: float | None = None) -> list[str]:
+    """What a row says of one image; the names are as they are, whatever a spreadsheet makes of them."""
+    cells = [cell for name, p in prediction.top(top) for cell in (name, f"{p:.6f}")]
+    cells += [""] * (2 * top - len(cells))
+    if least is not None:
+        cells.append("|".join(name for name, _ in prediction.at_least(least)))
+    return [prediction.image, *cells, prediction.reason or "", prediction.error or ""]
 
 
 def print_json(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
@@ -218,7 +221,7 @@ def _named(prediction: Prediction, top: int, least: float | None) -> list[tuple[
     return prediction.top(top) if least is None else prediction.at_least(least)
 
 
-def _each(predictions: Iterable[Prediction], show: Callable[[Prediction], None]) -> bool:
+def _each(predictions: Iterable[Prediction], show: Callable[[Prediction], object]) -> bool:
     any_read = False
     for prediction in predictions:
         any_read |= prediction.error is None

@@ -1,0 +1,173 @@
+"""Pictures found as they are asked for: files, folders and glob patterns, in a stable order, in little memory."""
+
+from __future__ import annotations
+
+import glob
+import heapq
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TextIO
+
+from topwork.data.dataset import Example, FileImage, Problem, readable
+from topwork.data.folder import _Reached
+from topwork.data.layout import is_image, is_litter, not_an_image
+from topwork.errors import TopworkError
+
+Found = Example | Problem
+SORTED_AT_ONCE = 50_000  # names; a folder of more is sorted through files
+_READ_BYTES = 2**16
+# What a folder holds, as text that sorts by name: a file as it is called, the others with a "/" after it, which no
+# name has. So folders sort as their files' paths would.
+_FOLDER, _LINK, _PROBLEM = "/", "/>", "/!"
+
+
+def list_images(paths: Iterable[str]) -> Iterator[Found]:
+    """Images without labels in the order given, as `sources.load_images` finds them, but one by one.
+
+    A folder's images come sorted by path. What is no image comes as a `Problem`, where it is found. Nothing is
+    opened but folders, each when its turn comes; memory doesn't grow with their number or size, except for what
+    a glob pattern itself needs (about 100 bytes a name in one folder). What is named twice comes twice.
+    """
+    for given in paths:
+        path = os.path.expanduser(given)  # noqa: PTH111 (a Path would rewrite what was given)
+        try:
+            is_folder, exists = stat.S_ISDIR(Path(path).stat().st_mode), True
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: it holds a NUL
+            is_folder, exists = False, False
+        except OSError:
+            is_folder, exists = False, True  # to read it will say why not
+        if is_folder:
+            yield from _folder(path)
+        elif exists:
+            yield Example(readable(path), FileImage(path))
+        elif glob.has_magic(path):
+            yield from _matches(path)
+        else:
+            yield Problem(readable(path), "no such file")
+
+
+def names_in(stream: TextIO) -> Iterator[str]:
+    """The paths on standard input, one a line; with NULs between them where the first read holds one (`-print0`).
+
+    Bytes that are not UTF-8 are kept, as the system's own calls do.
+    """
+    binary = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
+    first = binary.read1(_READ_BYTES)
+    separator = b"\0" if b"\0" in first else b"\n"
+    for piece in _pieces(first, binary.read1, separator):
+        name = piece if separator == b"\0" else piece.removesuffix(b"\r")
+        if name.strip():
+            yield os.fsdecode(name)
+
+
+def in_order(texts: Iterable[str]) -> Iterator[str]:
+    """Texts without NULs, sorted by code point. Beyond 50,000 they lie in temporary files meanwhile.
+
+    Raises:
+        TopworkError: there is no room for those.
+    """
+    rest = iter(texts)
+    with ExitStack() as files:
+        runs: list[Iterator[str]] = []
+        while part := sorted(islice(rest, SORTED_AT_ONCE)):
+            if not runs and len(part) < SORTED_AT_ONCE:
+                yield from part
+                return
+            try:
+                file = files.enter_context(tempfile.TemporaryFile())
+                file.write("\0".join(part).encode("utf-8", "surrogatepass"))
+                file.seek(0)
+            except OSError as error:
+                raise TopworkError(
+                    f"a folder of many files is sorted through temporary files; {tempfile.gettempdir()} can't be "
+                    f"written ({error.strerror}): free some space there, or set TMPDIR to another folder"
+                ) from error
+            runs.append(p.decode("utf-8", "surrogatepass") for p in _pieces(b"", file.read, b"\0"))
+        del part
+        yield from heapq.merge(*runs)
+
+
+def _pieces(first: bytes, read: Callable[[int], bytes], separator: bytes) -> Iterator[bytes]:
+    """What lies between separators, the last piece too where it isn't empty."""
+    held = first
+    while more := read(_READ_BYTES):
+        *whole, held = (held + more).split(separator)
+        yield from whole
+    yield from (piece for piece in held.split(separator) if piece)
+
+
+def _folder(root: str) -> Iterator[Found]:
+    top = PurePosixPath(readable(root).replace(os.sep, "/"))
+    reached, any_image = _Reached(Path(root).resolve()), False
+    pending = [(root, "", in_order(_entries(root)))]  # not by recursion, so that no depth is too deep
+    while pending:
+        folder, prefix, entries = pending[-1]
+        try:
+            entry = next(entries, None)
+        except OSError as error:  # opened at its first entry
+            yield Problem((top / readable(prefix)).as_posix(), f"the folder can't be read: {error.strerror}")
+            any_image |= not prefix  # said already
+            entry = None
+        if entry is None:
+            pending.pop()
+            continue
+        name, mark = entry.partition("/")[0], entry[entry.find("/") :] if "/" in entry else ""
+        path, id = os.path.join(folder, name), (top / readable(prefix + name)).as_posix()  # noqa: PTH118
+        if mark == _FOLDER or (mark == _LINK and reached.add(Path(path).resolve())):
+            pending.append((path, f"{prefix}{name}/", in_order(_entries(path))))
+        elif mark == _LINK:
+            yield Problem(id + "/", "a link to a folder that is read elsewhere")
+        elif mark:
+            yield Problem(id, mark.removeprefix(_PROBLEM))
+        elif is_image(name):
+            any_image = True
+            yield Example(id, FileImage(path))
+        else:
+            yield not_an_image(id)
+    if not any_image:
+        yield Problem(readable(root), "no images in this folder")
+
+
+def _entries(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as found:
+        for entry in found:
+            if not is_litter(entry.name):
+                yield entry.name + _mark(entry)
+
+
+def _mark(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            if not entry.is_symlink():
+                return _FOLDER
+            Path(entry.path).resolve()
+            return _LINK
+        if entry.is_file():
+            return ""
+        return _PROBLEM + ("a link that leads nowhere" if entry.is_symlink() else "not a regular file")
+    except (OSError, RuntimeError) as error:  # RuntimeError: `resolve` before Python 3.13, for a loop
+        return f"{_PROBLEM}can't be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _matches(pattern: str) -> Iterator[Found]:
+    any_match = False
+    for path in in_order(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
+        if is_litter(Path(path).name):
+            continue
+        any_match = True
+        if Path(path).is_dir():
+            # "**" names every folder and what is in it: those files come by themselves.
+            if "**" not in pattern:
+                yield from _folder(path)
+        elif is_image(path):
+            yield Example(readable(path), FileImage(path))
+        else:
+            yield not_an_image(readable(path))
+    if not any_match:
+        yield Problem(readable(pattern), "no file matches this pattern")

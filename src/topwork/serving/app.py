@@ -1,0 +1,272 @@
+"""The application: every route, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from topwork import __version__
+from topwork.errors import InputError
+from topwork.serving import kserve
+from topwork.serving.answers import Answers, Problem, model_answer, picture_answer
+from topwork.serving.guard import Guard
+from topwork.serving.intake import body_of, pictures_of
+from topwork.serving.metrics import Figures
+from topwork.serving.models import Registry, Served
+from topwork.serving.settings import Limits, Refused
+from topwork.serving.work import Desk
+
+PAGE = Path(__file__).with_name("page")
+KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}
+EXPLAINS = frozenset(("map", "neighbours"))
+WATCH_S = 1.0  # between two looks at the runs' folders
+PICTURE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+        },
+    }
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in (
+        (400, "The request can't be read."),
+        (404, "No such model."),
+        (408, "The body came too slowly."),
+        (413, "The body is too large."),
+        (422, "None of the pictures can be read."),
+        (429, "Busy: come again after Retry-After seconds."),
+    )
+}
+
+
+class State:
+    """Whether the server is to be sent more requests."""
+
+    ready = True
+
+
+def make_app(
+    registry: Registry,
+    limits: Limits,
+    *,
+    workers: int,
+    token: str | None,
+    local: bool,
+    reload: bool,
+    page: bool,
+) -> tuple[Any, State]:
+    """The whole, as ASGI."""
+    desk, state = Desk(limits, workers=workers), State()
+    figures = Figures(desk)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncGenerator[None, None]:
+        task = asyncio.create_task(_watch(registry, figures)) if reload else None
+        yield
+        if task:
+            task.cancel()
+        await asyncio.to_thread(desk.close)
+
+    app = FastAPI(title="Topwork", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    _predicting(app, registry, desk, figures, limits)
+    _protocol(app, registry, desk, figures, limits, state)
+    _health(app, figures, state)
+    if page:
+        _page(app)
+    _failures(app)
+    routes = {route.path for route in app.routes if "{" not in getattr(route, "path", "{")}  # type: ignore[attr-defined]
+    return Guard(app, figures=figures, token=token, local=local, routes=routes), state
+
+
+def _predicting(app: FastAPI, registry: Registry, desk: Desk, figures: Figures, limits: Limits) -> None:
+    @app.post(
+        "/v1/predict",
+        response_model=None,
+        responses={200: {"model": Answers}, **REFUSALS},
+        openapi_extra=PICTURE_BODY,
+    )
+    async def predict(
+        request: Request,
+        model: Annotated[str | None, Query(description="A model's name; the first one without.")] = None,
+        top: Annotated[int, Query(ge=1, le=1000, description="How many classes to name.")] = 5,
+        coverage: Annotated[float | None, Query(description="Of the prediction set, such as 0.95.")] = None,
+        explain: Annotated[str, Query(description="map, neighbours, or both with a comma.")] = "",
+    ) -> Response:
+        """The class of each picture, or that it is none of these: a picture file as the body, or files in a form."""
+        served = _served(registry, model)
+        wanted = frozenset(explain.split(",")) - {""}
+        if wanted - EXPLAINS:
+            raise Refused(400, "bad_request", f"`explain` takes {', '.join(sorted(EXPLAINS))}")
+        try:
+            least = None if coverage is None else served.classifier.least_probability(coverage)
+        except InputError as error:
+            raise Refused(400, "bad_request", str(error)) from None
+        pictures = await pictures_of(request, limits)
+        answers = await desk.do(
+            [
+                partial(
+                    picture_answer,
+                    served,
+                    data,
+                    number,
+                    most_pixels=limits.pixels,
+                    top=top,
+                    least=least,
+                    explain=wanted,
+                )
+                for number, data in enumerate(pictures)
+            ]
+        )
+        for answer in answers:
+            outcome = (
+                "unreadable" if "error" in answer else "none_of_these" if answer["rejected"] else "classified"
+            )
+            figures.pictures.labels(served.name, outcome).inc()
+        if all("error" in answer for answer in answers):
+            first = answers[0]["error"]
+            raise Refused(422, first["code"], first["message"])
+        return _json({"model": served.name, "version": served.version, "predictions": answers})
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """What is served."""
+        return {"models": [model_answer(served) for served in registry]}
+
+    @app.get("/v1/models/{name}", responses={404: {"model": Problem}})
+    async def model(name: str) -> dict[str, Any]:
+        """One of them."""
+        return model_answer(_served(registry, name))
+
+
+def _protocol(
+    app: FastAPI, registry: Registry, desk: Desk, figures: Figures, limits: Limits, state: State
+) -> None:
+    @app.get("/v2")
+    async def server() -> dict[str, Any]:
+        return kserve.server_answer()
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready")
+    async def ready() -> Response:
+        return _json({"ready": state.ready}, status=200 if state.ready else 503)
+
+    @app.get("/v2/models/{name}")
+    @app.get("/v2/models/{name}/versions/{version}")
+    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        return kserve.metadata(_served(registry, name, version))
+
+    @app.get("/v2/models/{name}/ready")
+    async def model_ready(name: str) -> dict[str, Any]:
+        return {"name": _served(registry, name).name, "ready": True}
+
+    @app.post("/v2/models/{name}/infer")
+    @app.post("/v2/models/{name}/versions/{version}/infer")
+    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+        """The Open Inference Protocol: `image` UINT8 [N, S, S, 3], or `bytes` BYTES [N], files in base64."""
+        served = _served(registry, name, version)
+        body = await body_of(request, limits)
+        id, jobs = await asyncio.to_thread(kserve.jobs_of, served, body, limits)
+        looks = await desk.do(jobs)
+        figures.pictures.labels(served.name, "classified").inc(len(looks))
+        return _json(kserve.answer(served, looks, id))
+
+
+def _health(app: FastAPI, figures: Figures, state: State) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {"description": "On its way down."}})
+    async def readyz() -> Response:
+        """Requests may be sent here."""
+        return _json({"status": "ready" if state.ready else "stopping"}, status=200 if state.ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _page(app: FastAPI) -> None:
+    def show(name: str) -> Response:
+        return Response((PAGE / name).read_bytes(), media_type=KINDS[name])
+
+    app.get("/", include_in_schema=False)(partial(show, "index.html"))
+    app.get("/page.css", include_in_schema=False)(partial(show, "page.css"))
+    app.get("/page.js", include_in_schema=False)(partial(show, "page.js"))
+
+
+def _failures(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        return _failure(request, error.status, error.code, error.message, retry_s=error.retry_s)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        word = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+        return _failure(request, error.status_code, word, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _failure(request, 400, "bad_request", f"{first['loc'][-1]}: {first['msg']}"[:200])
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        return _failure(request, 500, "internal", "something went wrong here; the server's log says what")
+
+
+def _failure(
+    request: Request, status: int, code: str, message: str, *, retry_s: int | None = None
+) -> Response:
+    error: Any = message if request.url.path.startswith("/v2") else {"code": code, "message": message}
+    response = _json({"error": error}, status=status)
+    if retry_s is not None:
+        response.headers["retry-after"] = str(retry_s)
+    if status in (408, 413):
+        response.headers["connection"] = "close"  # the rest of the body isn't wanted
+    return response
+
+
+def _served(registry: Registry, name: str | None, version: str | None = None) -> Served:
+    try:
+        served = registry.get(name)
+    except InputError as error:
+        raise Refused(404, "unknown_model", str(error)) from None
+    if version is not None and version != served.version:
+        raise Refused(404, "unknown_model", f"the version that is served is {served.version}")
+    return served
+
+
+def _json(value: Any, *, status: int = 200) -> Response:
+    return Response(json.dumps(value, ensure_ascii=False).encode(), status, media_type="application/json")
+
+
+async def _watch(registry: Registry, figures: Figures) -> None:
+    while True:
+        await asyncio.sleep(WATCH_S)
+        for name, loaded in await asyncio.to_thread(registry.refresh):
+            figures.reloads.labels(name, "loaded" if loaded else "failed").inc()

@@ -1,0 +1,77 @@
+"""Bodies of requests: never more bytes, parts or seconds than is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from topwork.serving.settings import Limits, Refused
+
+FIELDS = 16  # of a form, beside its pictures
+
+
+async def body_of(request: Request, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: it is too large, too slow, or broken off.
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > limits.body_bytes:
+        raise _too_large(limits)
+    parts, total = [], 0
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                total += len(part)
+                if total > limits.body_bytes:
+                    raise _too_large(limits)
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, "slow", f"the body didn't come within {limits.seconds:g} s") from None
+    except ClientDisconnect:
+        raise Refused(400, "broken_off", "the body was broken off") from None
+    return b"".join(parts)
+
+
+async def pictures_of(request: Request, limits: Limits) -> list[bytes]:
+    """The pictures in a request: its body, or the files of a form. Their names are not looked at.
+
+    Raises:
+        Refused: as `body_of`; or there is no picture, a form that can't be read, or too many of them.
+    """
+    body = await body_of(request, limits)
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/"):
+        if not body:
+            raise Refused(
+                400, "no_picture", "expected a picture file as the body, or a form with files; got nothing"
+            )
+        return [body]
+
+    async def again() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    try:
+        parser = MultiPartParser(request.headers, again(), max_files=limits.pictures, max_fields=FIELDS)
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
+        reason = getattr(error, "message", "") or "it is not whole"
+        raise Refused(400, "bad_form", f"the form can't be read: {str(reason)[:120]}") from None
+    try:
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        pictures = [await file.read() for file in files]
+    finally:
+        await form.close()
+    if not pictures:
+        raise Refused(400, "no_picture", "expected files in the form; got none")
+    return pictures
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, "too_large", f"the body has more than {limits.body_bytes:,} bytes, the limit")

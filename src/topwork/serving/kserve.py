@@ -1,0 +1,133 @@
+"""The Open Inference Protocol, version 2, over HTTP: https://github.com/kserve/open-inference-protocol.
+
+Inputs: `image` UINT8 [N, S, S, 3], pixels as the network wants them; or `bytes` BYTES [N], picture files in base64.
+Outputs: `probabilities` FP32 [N, K], `class` BYTES [N], and with a rule for "none of these" `novelty` FP32 [N, 1].
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from topwork import __version__
+from topwork.errors import ImageError
+from topwork.serving.models import Look, Served
+from topwork.serving.settings import Limits, Refused
+
+PLATFORM = "topwork_openvino"
+
+
+def server_answer() -> dict[str, Any]:
+    return {"name": "topwork", "version": __version__, "extensions": []}
+
+
+def metadata(served: Served) -> dict[str, Any]:
+    size, classes = served.classifier.backbone.facts.size_px, len(served.classifier.classes)
+    outputs = [
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
+        {"name": "class", "datatype": "BYTES", "shape": [-1]},
+    ]
+    if served.classifier.novelty is not None:
+        outputs.append({"name": "novelty", "datatype": "FP32", "shape": [-1, 1]})
+    inputs = [
+        {"name": "image", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+        {"name": "bytes", "datatype": "BYTES", "shape": [-1]},
+    ]
+    return {
+        "name": served.name,
+        "versions": [served.version],
+        "platform": PLATFORM,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[str | None, list[Callable[[], Look]]]:
+    """The request's id, and one job a picture.
+
+    Raises:
+        Refused: the body is no such request.
+    """
+    try:
+        plain = json.loads(body)
+        tensor = plain["inputs"][0]
+        name, kind, shape, data = tensor["name"], tensor["datatype"], tensor["shape"], tensor["data"]
+        count = int(shape[0])
+        given = plain.get("id")
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        raise Refused(
+            400, "bad_request", "expected JSON with inputs[0]: name, datatype, shape, data"
+        ) from None
+    if not 0 < count <= limits.pictures:
+        raise Refused(400, "bad_request", f"expected 1 to {limits.pictures} pictures; got {count}")
+    if (name, kind) == ("bytes", "BYTES"):
+        return _text(given), [_file_job(served, _file(text), limits) for text in _files(data, count)]
+    if (name, kind) == ("image", "UINT8"):
+        return _text(given), [_pixel_job(served, pixels) for pixels in _pixels(served, data, shape)]
+    raise Refused(400, "bad_request", "expected the input `image` UINT8 or `bytes` BYTES")
+
+
+def answer(served: Served, looks: list[Look], id: str | None) -> dict[str, Any]:
+    p = np.stack([look.prediction.probabilities for look in looks])  # type: ignore[misc]
+    outputs: list[dict[str, Any]] = [
+        _output("probabilities", "FP32", p.shape, [round(float(v), 7) for v in p.ravel()]),
+        _output("class", "BYTES", (len(looks),), [look.prediction.top()[0][0] for look in looks]),
+    ]
+    if served.classifier.novelty is not None:
+        far = [look.prediction.novelty for look in looks]
+        outputs.append(_output("novelty", "FP32", (len(looks), 1), far))
+    told = {"model_name": served.name, "model_version": served.version, "outputs": outputs}
+    return told if id is None else {**told, "id": id}
+
+
+def _output(name: str, kind: str, shape: tuple[int, ...], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": kind, "shape": list(shape), "data": data}
+
+
+def _text(id: Any) -> str | None:
+    return id[:200] if isinstance(id, str) else None
+
+
+def _files(data: Any, count: int) -> list[Any]:
+    if not isinstance(data, list) or len(data) != count:
+        raise Refused(400, "bad_request", f"expected {count} strings in data, as the shape says")
+    return data
+
+
+def _file(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise Refused(400, "bad_request", "expected picture files in base64") from None
+
+
+def _pixels(served: Served, data: Any, shape: Any) -> list[Any]:
+    size = served.classifier.backbone.facts.size_px
+    try:
+        values = np.array(data, dtype=np.int64)
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError
+        return list(values.astype(np.uint8).reshape(int(shape[0]), size, size, 3))
+    except (ValueError, TypeError, OverflowError, MemoryError):
+        raise Refused(
+            400, "bad_request", f"expected whole numbers in 0..255 of the shape [N, {size}, {size}, 3]"
+        ) from None
+
+
+def _file_job(served: Served, data: bytes, limits: Limits) -> Callable[[], Look]:
+    def job() -> Look:
+        try:
+            return served.look(data, most_pixels=limits.pixels)
+        except ImageError as error:
+            raise Refused(400, "unreadable_image", str(error)) from None
+
+    return job
+
+
+def _pixel_job(served: Served, pixels: Any) -> Callable[[], Look]:
+    return lambda: served.look_at(pixels)
