@@ -26,6 +26,7 @@ from topwork.features import Features, Matrix, extract, open_store
 from topwork.heads.head import Head
 from topwork.heads.headfile import load_head, save_head
 from topwork.images import decode
+from topwork.neighbours import NEIGHBOURS
 from topwork.novelty import Novelty
 from topwork.watch import Silent, Watch
 
@@ -155,6 +156,7 @@ class Classifier:
                 (Path(beside) / name).replace(folder / name)
         save_head(self.head, folder / HEAD)
         (folder / CALIBRATION).unlink(missing_ok=True)
+        (folder / NEIGHBOURS).unlink(missing_ok=True)  # of another network's features
         files = [GRAPH, WEIGHTS, HEAD]
         if self.calibration is not None:
             self.calibration.save(folder / CALIBRATION)

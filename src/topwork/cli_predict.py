@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from topwork.errors import InputError
+from topwork.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from topwork.classifier import Prediction
@@ -63,27 +63,18 @@ def predict(
     ] = False,
 ) -> None:
     """Name the class of each photo, or say that it is none of these."""
+    options: dict[str, Any] = {"top": top, "coverage": coverage, "strict": strict}
     if csv in (None, "-"):
         if overwrite or retry_failed:
             option = "--overwrite" if overwrite else "--retry-failed"
             raise InputError(f"{option} goes with a file to write: add --csv FILE")
-        any_read = _print(run, images, top=top, coverage=coverage, csv=csv, strict=strict, as_json=as_json)
+        any_read = _print(run, images, csv=csv, as_json=as_json, **options)
     else:
         from topwork.console import Console
         from topwork.predicting import predict_to_csv
 
-        bulk = predict_to_csv(
-            run,
-            _paths(images),
-            Path(csv or ""),
-            top=top,
-            coverage=coverage,
-            overwrite=overwrite,
-            retry_failed=retry_failed,
-            strict=strict,
-            count=sys.stderr.isatty(),
-            watch=Console(),
-        )
+        options |= {"overwrite": overwrite, "retry_failed": retry_failed, "count": sys.stderr.isatty()}
+        bulk = predict_to_csv(run, _paths(images), Path(csv or ""), watch=Console(), **options)
         print(_bulk_json(bulk) if as_json else _bulk_text(bulk))
         any_read = bulk.failed < bulk.images
     if not any_read:
@@ -94,11 +85,11 @@ def _print(
     run: Path,
     images: list[str],
     *,
+    csv: str | None,
+    as_json: bool,
     top: int,
     coverage: float | None,
-    csv: str | None,
     strict: bool,
-    as_json: bool,
 ) -> bool:
     from topwork.classifier import Classifier
     from topwork.console import Console
@@ -110,8 +101,12 @@ def _print(
     least = None if coverage is None else classifier.least_probability(coverage)
     found = problems_last(once(list_images(_paths(images))))
     show = print_json if as_json else print_csv if csv else print_table
-    with closing(predictions(classifier, found, strict=strict)) as results:
-        return show(results if sys.stdout.isatty() else _watched(results, Console()), top=top, least=least)
+    try:
+        with closing(predictions(classifier, found, strict=strict)) as results:
+            watched = results if sys.stdout.isatty() else _watched(results, Console())
+            return show(watched, top=top, least=least)
+    except Stopped:
+        raise Stopped("stopped; the same command begins anew; with --csv FILE it would go on") from None
 
 
 def _watched(results: Iterable[Prediction], watch: Watch) -> Iterator[Prediction]:

@@ -1,6 +1,6 @@
 """The training pictures that are nearest to a picture, as its features have it.
 
-`neighbours.npz` in a run's folder: small copies of up to a thousand training pictures, and where they lie. Nothing
+`neighbours.npz` in a run's folder: small copies of up to 500 training pictures, and where they lie. Nothing
 else needs the file: whoever wants no training pictures in a run that is passed on may delete it.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from topwork.errors import InputError
 
 NEIGHBOURS = "neighbours.npz"
-KEPT, AXES, SHOWN = 1000, 64, 4
+KEPT, AXES, SHOWN = 500, 64, 4
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,7 +34,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
-    """`columns`: which features count, int64 (D,); `mean` float32 (D,), `axes` (D, R); `places` (M, R), unit vectors."""
+    """`columns`: which features count, int64 (D,); `mean` float32 (D,); `axes` (D, R); `places` (M, R), of length 1."""
 
     columns: Array
     mean: Array

@@ -1,11 +1,11 @@
-"""Predictions of any number of images, in the same memory: one by one, or into a CSV file that can be gone on with."""
+"""Predictions of any number of images in the same memory: one by one, or into a CSV file that is gone on with."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Bulk:
 
 def predictions(
     classifier: Classifier, found: Iterable[Found], *, strict: bool = False
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """A prediction for each of what was found, in its order; `found` is read only a little ahead.
 
     A problem becomes a prediction with an error.

@@ -12,10 +12,24 @@ from topwork.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS, C
 from topwork.data.split import Splits
 from topwork.errors import InputError, TopworkError
 from topwork.features import Features
+from topwork.neighbours import NEIGHBOURS
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
 PAGE, AUDIT, FIXES = "report.html", "audit.json", "fixes.csv"
-FILES = (DESCRIPTION, GRAPH, WEIGHTS, HEAD, CALIBRATION, SPLITS, RECIPE, REPORT, PAGE, AUDIT, FIXES)
+FILES = (
+    DESCRIPTION,
+    GRAPH,
+    WEIGHTS,
+    HEAD,
+    CALIBRATION,
+    SPLITS,
+    RECIPE,
+    REPORT,
+    PAGE,
+    AUDIT,
+    FIXES,
+    NEIGHBOURS,
+)
 PARTS = ("train", "validation", "test")
 
 

@@ -25,7 +25,7 @@ from topwork.finetuning import Finetuned, finetune
 from topwork.growth import growth
 from topwork.heads.fitting import Fitted, cross_validated, fit_head
 from topwork.recipe import FinetuneRecipe, Recipe
-from topwork.reporting.writing import write_page
+from topwork.reporting.writing import write_neighbours, write_page
 from topwork.runfolder import (
     FIXES,
     PARTS,
@@ -172,6 +172,7 @@ def train(
 
     with clock.time("report"):
         write_page(out, classifier, dataset, watch)
+        write_neighbours(out, classifier, features.part(splits.train))
     advice, finetuned = None, None
     if recipe.finetune.mode != "head":
         advice, tuning = _tuning(dataset, recipe, watch)

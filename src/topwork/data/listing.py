@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import Any, TextIO
 
 from topwork.data.dataset import Example, FileImage, Problem, readable
 from topwork.data.folder import _Reached
@@ -57,7 +57,7 @@ def names_in(stream: TextIO) -> Iterator[str]:
 
     Bytes that are not UTF-8 are kept, as the system's own calls do.
     """
-    binary = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
+    binary: Any = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
     first = binary.read1(_READ_BYTES)
     separator = b"\0" if b"\0" in first else b"\n"
     for piece in _pieces(first, binary.read1, separator):

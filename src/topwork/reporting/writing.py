@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from topwork.attention import Looker, overlay
+from topwork.backbone import LAST
 from topwork.classifier import Classifier
 from topwork.data.dataset import Dataset, Example
 from topwork.data.sources import load
 from topwork.engine import core_count, stream
 from topwork.errors import ImageError, InputError
+from topwork.features import Features
 from topwork.images import decode, size_of
+from topwork.neighbours import NEIGHBOURS, make_neighbours
 from topwork.reporting.content import Content, content_of
 from topwork.reporting.page import render
 from topwork.runfolder import PAGE, REPORT, writing
@@ -79,6 +82,20 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
         path = folder / PAGE
         path.write_text(render(content, pictures, maps), encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def write_neighbours(folder: Path, classifier: Classifier, part: Features) -> None:
+    """Write the training pictures that the page of `topwork serve` shows beside others."""
+
+    def small(row: int) -> bytes | None:
+        made = _small(part.dataset[row])
+        return made[1] if made else None
+
+    columns = classifier.backbone.facts.columns((LAST,))
+    labels = [example.label or "" for example in part.dataset]
+    found = make_neighbours(part.matrix((LAST,)), columns, labels, part.keys, small)
+    with writing(folder):
+        found.save(folder / NEIGHBOURS)
 
 
 def _mistakes(content: Content) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""`topwork serve`: a run behind HTTP. Start reading at `running.py`, then `app.py`, `api.py` and `work.py`."""
+"""Runs over HTTP, and a page to try them: thin over `Classifier`. Start reading at `app.py`."""

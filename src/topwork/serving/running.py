@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sys
@@ -97,8 +98,9 @@ def serve(
 def bounded(limits: Limits) -> type[Any]:
     """The HTTP protocol, with a limit on how long a request's head may be, and take."""
 
-    class Bounded(HttpToolsProtocol):  # type: ignore[misc]
-        _head_open, _head_bytes, _clock = True, 0, None
+    class Bounded(HttpToolsProtocol):
+        _head_open, _head_bytes = True, 0
+        _clock: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
