@@ -31,7 +31,8 @@ SIDE_PX, BLOCKS, IN_A_FOLDER, BROKEN = 48, 6, 10_000, 10
 COUNTED = """
 import mmap, struct, sys
 from topwork import rowfile
-counter = mmap.mmap(open(sys.argv.pop(1), "r+b").fileno(), 8)
+file = open(sys.argv.pop(1), "r+b")
+counter = mmap.mmap(file.fileno(), 8)
 add = rowfile.Rows.add
 def counted(*given, **named):
     add(*given, **named)

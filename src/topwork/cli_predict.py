@@ -133,10 +133,11 @@ def _paths(given: list[str]) -> Iterable[str]:
 def _bulk_text(bulk: Bulk) -> str:
     """What the file holds, and how quickly it came."""
     failed = f" ({bulk.failed:,} can't be read; --retry-failed tries them again)" if bulk.failed else ""
+    images = f"{bulk.images:,} image{'' if bulk.images == 1 else 's'}"
     if not bulk.new:
-        return f"{bulk.csv}: all {bulk.images:,} images are there already{failed}"
+        return f"{bulk.csv}: all {images} are there already{failed}"
     speed = f"{bulk.new:,} new in {bulk.seconds:.1f} s, {bulk.new / bulk.seconds:,.0f} images/s"
-    return f"{bulk.csv} holds {bulk.images:,} images{failed}; {speed}"
+    return f"{bulk.csv} holds {images}{failed}; {speed}"
 
 
 def _bulk_json(bulk: Bulk) -> str:

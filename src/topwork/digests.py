@@ -61,5 +61,7 @@ class Digests:
 
 
 def _digest(name: str) -> bytes:
-    plain = PurePosixPath(name.replace(os.sep, "/")).as_posix()
+    plain = name.replace(os.sep, "/")
+    if "//" in plain or "./" in plain or plain.endswith(("/", "/.")):  # seldom, and slow
+        plain = PurePosixPath(plain).as_posix()
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()

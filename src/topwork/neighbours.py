@@ -34,7 +34,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
-    """`columns`: which features count, int64 (D,); `mean` float32 (D,); `axes` (D, R); `places` (M, R), of length 1."""
+    """`columns`: which features count, int64 (D,); `mean` float32 (D,); `axes` (D, R); `places` (M, R), unit."""
 
     columns: Array
     mean: Array

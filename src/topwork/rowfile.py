@@ -2,8 +2,8 @@
 
 `out.csv` holds whole rows but for the last, which a kill may tear; it is cut off before the next run goes on.
 Beside it, `out.csv.topwork.json` says what the rows are made by, and `.out.csv.topwork.lock`, empty, keeps a second
-process off. Rows reach the file within a second, and the disk within five: a killed process loses the first, a power
-cut the second, and both are predicted again.
+process off. Rows reach the file within a fifth of a second, and the disk within five seconds: a killed process loses
+the first, a power cut the second, and both are predicted again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from topwork.errors import InputError, TopworkError
 from topwork.hub.folder import held
 
 FORMAT = 1
-FLUSH_S, SYNC_S = 1.0, 5.0
+FLUSH_S, SYNC_S = 0.2, 5.0
 TORN_BYTES = 4 * 2**20  # the most that is cut off: far more than is written between two syncs
 
 

@@ -169,10 +169,10 @@ def train(
             if audit:
                 write_audit(out, audit, FIXES)
             classifier.save(out)
+            write_neighbours(out, classifier, features.part(splits.train))
 
     with clock.time("report"):
         write_page(out, classifier, dataset, watch)
-        write_neighbours(out, classifier, features.part(splits.train))
     advice, finetuned = None, None
     if recipe.finetune.mode != "head":
         advice, tuning = _tuning(dataset, recipe, watch)

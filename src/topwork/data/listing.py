@@ -103,7 +103,7 @@ def _pieces(first: bytes, read: Callable[[int], bytes], separator: bytes) -> Ite
 
 
 def _folder(root: str) -> Iterator[Found]:
-    top = PurePosixPath(readable(root).replace(os.sep, "/"))
+    top = (PurePosixPath(readable(root).replace(os.sep, "/")) / "x").as_posix().removesuffix("x")
     reached, any_image = _Reached(Path(root).resolve()), False
     pending = [(root, "", in_order(_entries(root)))]  # not by recursion, so that no depth is too deep
     while pending:
@@ -111,14 +111,15 @@ def _folder(root: str) -> Iterator[Found]:
         try:
             entry = next(entries, None)
         except OSError as error:  # opened at its first entry
-            yield Problem((top / readable(prefix)).as_posix(), f"the folder can't be read: {error.strerror}")
+            yield Problem(top + readable(prefix), f"the folder can't be read: {error.strerror}")
             any_image |= not prefix  # said already
             entry = None
         if entry is None:
             pending.pop()
             continue
-        name, mark = entry.partition("/")[0], entry[entry.find("/") :] if "/" in entry else ""
-        path, id = os.path.join(folder, name), (top / readable(prefix + name)).as_posix()  # noqa: PTH118
+        name = entry.partition("/")[0]
+        mark = entry[len(name) :]
+        path, id = os.path.join(folder, name), top + readable(prefix + name)  # noqa: PTH118
         if mark == _FOLDER or (mark == _LINK and reached.add(Path(path).resolve())):
             pending.append((path, f"{prefix}{name}/", in_order(_entries(path))))
         elif mark == _LINK:

@@ -12,7 +12,10 @@ from topwork.serving.metrics import Figures
 
 FREE = ("/healthz", "/readyz", "/", "/page.css", "/page.js")  # needs no token
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
-POLICY = "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; media-src blob:; base-uri 'none'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; media-src blob:; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
