@@ -131,8 +131,13 @@ def test_the_open_inference_protocol(server: Server, run: Run, files: list[bytes
                 for i in np.reshape(outputs["probabilities"]["data"], (3, 3)).argmax(1)
             ]
             assert outputs["class"]["data"] == names
-        for wrong in ({}, {"inputs": []}, {"inputs": [as_pixels | {"data": [1, 2]}]}, {"inputs": [as_files | {"shape": [2]}]},
-                      {"inputs": [as_files | {"data": ["%%"] * 3}]}, {"inputs": [as_pixels | {"name": "x"}]}):  # fmt: skip
+        wrong_tensors = (
+            as_pixels | {"data": [1, 2]},
+            as_pixels | {"name": "x"},
+            as_files | {"shape": [2]},
+            as_files | {"data": ["%%"] * 3},
+        )
+        for wrong in ({}, {"inputs": []}, *({"inputs": [tensor]} for tensor in wrong_tensors)):
             response = client.post("/v2/models/shapes/infer", json=wrong)
             assert response.status_code == 400
             assert isinstance(response.json()["error"], str)

@@ -79,8 +79,8 @@ RAW = [
     HEAD + b"Content-Type: multipart/form-data\r\nContent-Length: 3\r\n\r\nabc",
     HEAD + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9\r\n\r\n--x\r\nabc:",
     HEAD
-    + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 94\r\n\r\n--x\r\nContent-Disposition: form-data; "
-    b'name="a"; filename="../../../etc/cron.d/x"\r\n\r\n\x00\xff\r\n--x--\r\n',
+    + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 94\r\n\r\n--x\r\nContent-Disposition: "
+    b'form-data; name="a"; filename="../../../etc/cron.d/x"\r\n\r\n\x00\xff\r\n--x--\r\n',
     HEAD + b"Content-Length: 10\r\n\r\nabc",  # and then silence
     b"POST /v1/predict HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)) + b"\r\n",
     b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x00\x01\r\nConnection: close\r\n\r\n",

@@ -36,7 +36,8 @@ def _drop(browser: Browser, *files: tuple[str, bytes]) -> None:
         f"""(() => {{ const all = new DataTransfer();
         for (const [name, text] of [{given}])
           all.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
-        document.dispatchEvent(new DragEvent("drop", {{ dataTransfer: all, bubbles: true, cancelable: true }})); }})()"""
+        const how = {{ dataTransfer: all, bubbles: true, cancelable: true }};
+        document.dispatchEvent(new DragEvent("drop", how)); }})()"""
     )
 
 
@@ -47,7 +48,10 @@ def _until(browser: Browser, code: str) -> None:
         time.sleep(0.05)
 
 
-ANSWERED = "[...document.querySelectorAll('.card h2')].every((h) => h.textContent !== '…') && document.querySelectorAll('.card').length"
+ANSWERED = (
+    "[...document.querySelectorAll('.card h2')].every((h) => h.textContent !== '…') && "
+    "document.querySelectorAll('.card').length"
+)
 
 
 def test_pictures_are_answered(browser: Browser, server: Server, fresh: Path) -> None:
