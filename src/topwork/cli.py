@@ -14,6 +14,7 @@ from topwork import __version__
 from topwork.cli_checks import audit, diff, report
 from topwork.cli_export import export
 from topwork.cli_modules import modules_app
+from topwork.cli_predict import PredictCommand, predict
 from topwork.cli_serve import serve
 from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
@@ -223,31 +224,7 @@ app.command()(report)
 app.command()(diff)
 
 
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
-    images: Annotated[
-        list[str], typer.Argument(help="Files, folders, glob patterns; - for paths on standard input.")
-    ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
-    coverage: Annotated[
-        float | None, typer.Option(help="Name all classes that hold the truth so often, such as 0.95.")
-    ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Name the class of each photo, or say that it is none of these."""
-    from topwork.classifier import Classifier
-    from topwork.printing import print_csv, print_json, print_table
-
-    classifier = Classifier.load(run)
-    paths = [p for given in images for p in (_lines(sys.stdin) if given == "-" else [given])]
-    show = print_json if as_json else print_csv if csv else print_table
-    least = None if coverage is None else classifier.least_probability(coverage)
-    if not show(classifier.predict(paths), top=top, least=least):
-        raise typer.Exit(1)
-
-
+app.command(cls=PredictCommand)(predict)
 app.command()(export)
 app.command()(serve)
 
@@ -324,7 +301,3 @@ def _named(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
 def _given(settings: Any, **values: Any) -> Any:
     """The settings with those values that the command line gives."""
     return dataclasses.replace(settings, **{name: v for name, v in values.items() if v is not None})
-
-
-def _lines(stream: Any) -> list[str]:
-    return [line.rstrip("\n") for line in stream if line.strip()]

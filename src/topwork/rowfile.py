@@ -166,10 +166,10 @@ def _locked(lock: Path, shown: Path) -> Iterator[None]:
 
 def _begun(shown: Path, path: Path) -> dict[str, Any] | None:
     """What the file was begun with; None where there is none yet. Raises `InputError` for one that isn't ours."""
+    if path.is_dir():
+        raise InputError(f"{shown}: expected a file for --csv; it is a folder")
     side = side_of(path)
     try:
-        if path.is_dir():
-            raise InputError(f"{shown}: expected a file for --csv; it is a folder")
         if not path.exists() or not path.stat().st_size:
             return None
         if side.exists():

@@ -80,8 +80,10 @@ def in_order(texts: Iterable[str]) -> Iterator[str]:
                 yield from part
                 return
             try:
-                file = files.enter_context(tempfile.TemporaryFile())
-                file.write("\0".join(part).encode("utf-8", "surrogatepass"))
+                file = files.enter_context(tempfile.TemporaryFile(buffering=0))
+                data = memoryview("\0".join(part).encode("utf-8", "surrogatepass"))
+                while data:
+                    data = data[file.write(data) :]
                 file.seek(0)
             except OSError as error:
                 raise TopworkError(

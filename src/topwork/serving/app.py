@@ -80,11 +80,10 @@ def make_app(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None, None]:
-        task = asyncio.create_task(_watch(registry, figures)) if reload else None
+        task = asyncio.create_task(_watch(registry, desk, figures)) if reload else None
         yield
         if task:
             task.cancel()
-        await asyncio.to_thread(desk.close)
 
     app = FastAPI(title="Topwork", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     _predicting(app, registry, desk, figures, limits)
@@ -265,8 +264,8 @@ def _json(value: Any, *, status: int = 200) -> Response:
     return Response(json.dumps(value, ensure_ascii=False).encode(), status, media_type="application/json")
 
 
-async def _watch(registry: Registry, figures: Figures) -> None:
+async def _watch(registry: Registry, desk: Desk, figures: Figures) -> None:
     while True:
         await asyncio.sleep(WATCH_S)
-        for name, loaded in await asyncio.to_thread(registry.refresh):
+        for name, loaded in await desk.aside(registry.refresh):
             figures.reloads.labels(name, "loaded" if loaded else "failed").inc()

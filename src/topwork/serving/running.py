@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -93,6 +94,11 @@ def serve(
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: registry.refresh(force=True))
     server.run(sockets=[bound])
+    # All is answered. The runtime of a network that was let go while serving can fall over when Python takes itself
+    # apart (seen with OpenVINO 2026.4 after a reload), so it is not waited for.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def bounded(limits: Limits) -> type[Any]:

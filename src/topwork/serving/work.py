@@ -56,8 +56,9 @@ class Desk:
                 503, "timeout", f"not answered within {self.limits.seconds:g} s; come again", retry_s=1
             ) from None
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True)
+    async def aside(self, job: Callable[[], Result]) -> Result:
+        """Work that is no picture. The workers end with the process, not before: a network's requests are theirs."""
+        return await asyncio.wrap_future(self._pool.submit(job))
 
     def _timed(self, job: Callable[[], Result]) -> Result:
         began = time.perf_counter()

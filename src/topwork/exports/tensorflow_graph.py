@@ -1,0 +1,42 @@
+"""A classifier's graph as a TensorFlow module, for the formats that are made from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from topwork.exports.contents import Contents
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+Resize = Callable[[Any], Any]
+
+
+def make_call(
+    graph: ov.Model, contents: Contents, resize: Resize | None
+) -> tuple[Any, Any, list[int | None]]:
+    """The layer that holds the weights; uint8 pictures → outputs by name; the pictures' shape.
+
+    All outputs are computed as one, so that the trunk stands there once.
+    """
+    import openvino as ov
+    import tensorflow as tf
+    from openvino import opset13 as op
+
+    from topwork.tuning.trainable import GraphLayer
+
+    names = [output.any_name for output in graph.outputs]
+    widths = [output.shape[1] for output in graph.outputs]
+    graph = graph.clone()
+    joined = op.concat([output.get_node().input_value(0) for output in graph.outputs], 1)
+    joined.output(0).set_names({"answers"})
+    layer = GraphLayer(ov.Model([joined], graph.get_parameters()), output="answers", dtype="float32")
+
+    def call(image: Any) -> dict[str, Any]:
+        sized = image if resize is None else resize(image)
+        sized = tf.ensure_shape(sized, (None if resize is None else 1, *contents.size_px, 3))
+        return dict(zip(names, tf.split(layer(sized), widths, axis=1), strict=True))
+
+    shape = [None, *contents.size_px, 3] if resize is None else [1, None, None, 3]
+    return layer, call, shape
