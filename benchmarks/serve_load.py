@@ -5,7 +5,7 @@
     python benchmarks/serve_load.py soak RUN [--count 100000]
 
 The load generator is a process of its own that shares the machine's cores with the server: what it costs is counted
-against the server. The engine's own rate is that of `Classifier.predict` on the same files, before and after each run.
+against the server. The engine's own rate is that of `Classifier.predict` on the same files, before and after each.
 """
 
 from __future__ import annotations

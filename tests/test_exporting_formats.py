@@ -138,8 +138,8 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
     )
     one_line(tell("--format", "openvino", "--data", tmp_path / "no"), "--data FOLDER")
     one_line(
-        call("export", run.path, "--out", tmp_path / "x.txt", "--format", "onnx"),
-        "ends in .onnx; rename --out",
+        call("export", run.path, "--out", tmp_path / "x.txt", "--format", "litert"),
+        "ends in .tflite; rename --out",
     )
     assert list(tmp_path.iterdir()) == []
     moved = shutil.copytree(run.path, tmp_path / "moved")

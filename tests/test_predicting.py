@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -393,6 +394,20 @@ def test_stopped_it_says_how_to_go_on(run: Run, few: Path, tmp_path: Path) -> No
     assert str(told.value) == f"stopped; 3 images are in {out}: the same command goes on from there"
     assert len(images(out)) == 3
     assert predict_to_csv(run.path, [str(few)], out).new == 3
+
+
+def test_stopped_at_the_command_line(
+    run: Run, tmp_path: Path, call: Topwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(stream: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr("topwork.data.listing.names_in", stop)
+    out = tmp_path / "out.csv"
+    told = f"topwork: stopped; 0 images are in {out}: the same command goes on from there\n"
+    assert call("predict", run.path, "-", "--csv", out) == (130, "", told)
+    told = "topwork: stopped; the same command begins anew; with --csv FILE it would go on\n"
+    assert call("predict", run.path, "-", "--json") == (130, "", told)
 
 
 def test_strict_stops_and_keeps_what_was_before(run: Run, few: Path, tmp_path: Path, call: Topwork) -> None:

@@ -60,7 +60,7 @@ def export(
     Args:
         run: a folder that `train` wrote.
         out: what must not be there yet.
-        format: "openvino", "onnx", "savedmodel", "litert" or "keras"; or "tfhub": the backbone alone, as a reusable
+        format: "openvino", "savedmodel" or "litert"; or "tfhub": the backbone alone, as a reusable
             TF2 SavedModel that gives its last layer, (N, D), for float32 (N, S, S, 3) pictures in [0, 1].
         precision: what weights are stored in; "int8": convolutions computed so, too.
         input: "sized": pictures (N, S, S, 3), made so by the receiver; "any": one picture (1, H, W, 3) of any size.

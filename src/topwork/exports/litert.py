@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,8 @@ def write(
 ) -> None:
     """Write the new file `path`: `image` uint8 (1, S, S, 3) in; with `resize`, (1, H, W, 3), set before each picture.
 
-    Operators are LiteRT's own, none of TensorFlow's. "fp16": weights in 16 bits. "int8": convolutions and matrix
-    products in 8 bits where that can be, by the converter's post-training quantisation on `pictures`, uint8 (M, S, S, 3);
-    pictures go in as uint8 and probabilities come out as float32 at any rate. `labels.txt` and `topwork.json` are in the
-    file, which any program for zips opens.
+    Operators are LiteRT's own, none of TensorFlow's. "fp16": weights in 16 bits. `labels.txt` and `topwork.json` are
+    in the file, which any program for zips opens.
     """
     with keras_plainly("writing a LiteRT file"):
         import tensorflow as tf
@@ -54,12 +52,6 @@ def write(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "fp16":
             converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8":
-
-            def some() -> Iterator[list[Array]]:
-                yield from ([picture[None]] for picture in pictures)
-
-            converter.representative_dataset = some
         path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(LABELS, "\n".join(contents.classes))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -265,7 +267,14 @@ def _json(value: Any, *, status: int = 200) -> Response:
 
 
 async def _watch(registry: Registry, desk: Desk, figures: Figures) -> None:
+    """Look at the runs' folders now and then, and at once when told to by SIGHUP."""
+    told = asyncio.Event()
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
-        await asyncio.sleep(WATCH_S)
-        for name, loaded in await desk.aside(registry.refresh):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), WATCH_S)
+        force = told.is_set()
+        told.clear()
+        for name, loaded in await desk.aside(partial(registry.refresh, force=force)):
             figures.reloads.labels(name, "loaded" if loaded else "failed").inc()

@@ -48,16 +48,18 @@ class Guard:
             await send(message)
 
         headers = dict(scope["headers"])
-        if self._local and _host(headers.get(b"host", b"")) not in LOCAL:
-            # A page elsewhere whose name was made to lead here (DNS rebinding).
-            await _refuse(sent, 400, "bad_host", "this server answers to localhost and 127.0.0.1 only")
-        elif self._token and path not in FREE and not self._known(headers.get(b"authorization", b"")):
-            await _refuse(sent, 401, "unauthorised", "expected the header Authorization: Bearer TOKEN")
-        else:
-            await self._app(scope, receive, sent)
-        route = path if path in self._routes else "other"
-        self._figures.requests.labels(route, str(status)).inc()
-        self._figures.seconds.labels(route).observe(time.perf_counter() - began)
+        try:
+            if self._local and _host(headers.get(b"host", b"")) not in LOCAL:
+                # A page elsewhere whose name was made to lead here (DNS rebinding).
+                await _refuse(sent, 400, "bad_host", "this server answers to localhost and 127.0.0.1 only")
+            elif self._token and path not in FREE and not self._known(headers.get(b"authorization", b"")):
+                await _refuse(sent, 401, "unauthorised", "expected the header Authorization: Bearer TOKEN")
+            else:
+                await self._app(scope, receive, sent)
+        finally:
+            route = path if path in self._routes else "other"
+            self._figures.requests.labels(route, str(status)).inc()
+            self._figures.seconds.labels(route).observe(time.perf_counter() - began)
 
     def _known(self, header: bytes) -> bool:
         kind, _, given = header.partition(b" ")

@@ -59,7 +59,7 @@ def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[str | None, li
         name, kind, shape, data = tensor["name"], tensor["datatype"], tensor["shape"], tensor["data"]
         count = int(shape[0])
         given = plain.get("id")
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
         raise Refused(
             400, "bad_request", "expected JSON with inputs[0]: name, datatype, shape, data"
         ) from None
@@ -90,7 +90,7 @@ def _output(name: str, kind: str, shape: tuple[int, ...], data: list[Any]) -> di
 
 
 def _text(id: Any) -> str | None:
-    return id[:200] if isinstance(id, str) else None
+    return id[:200].encode("utf-8", "replace").decode() if isinstance(id, str) else None
 
 
 def _files(data: Any, count: int) -> list[Any]:

@@ -67,7 +67,11 @@ def serve(
     limits, workers = limits or Limits(), workers or core_count()
     local = host in LOOPBACK
     bound = _bind(host, port)
-    registry = Registry(runs, workers=workers)
+    try:
+        registry = Registry(runs, workers=workers)
+    except BaseException:
+        bound.close()
+        raise
     app, state = make_app(
         registry, limits, workers=workers, token=token, local=local, reload=reload, page=page
     )
@@ -91,8 +95,6 @@ def serve(
     # uvicorn raises the signal again when all is answered; that was the wish, and no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: registry.refresh(force=True))
     server.run(sockets=[bound])
     # All is answered. The runtime of a network that was let go while serving can fall over when Python takes itself
     # apart (seen with OpenVINO 2026.4 after a reload), so it is not waited for.

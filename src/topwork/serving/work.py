@@ -36,6 +36,12 @@ class Desk:
         Raises:
             Refused: too many are inside already, or it took too long.
         """
+        if len(jobs) > self.limits.queue:
+            raise Refused(
+                413,
+                "too_many",
+                f"{len(jobs)} pictures in one request; the limit is {self.limits.queue}: send fewer",
+            )
         with self._turn:
             if self.inside + len(jobs) > self.limits.queue:
                 wait = max(1, math.ceil(self.inside * self._seconds / self.workers))
