@@ -129,7 +129,8 @@ def load(options: argparse.Namespace, folder: Path) -> None:
     stop(server)
     for connections, found in shares.items():
         print(
-            f"{connections:3} connections: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}) of the engine"
+            f"{connections:3} connections: {statistics.median(found):.2f} of the engine "
+            f"({min(found):.2f} to {max(found):.2f})"
         )
 
 
@@ -213,7 +214,8 @@ def hostile(options: argparse.Namespace, folder: Path) -> None:
     def request(body: bytes, length: int | None = None) -> bytes:
         told = len(body) if length is None else length
         return (
-            f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {told}\r\n\r\n".encode()
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            + f"Content-Length: {told}\r\n\r\n".encode()
             + body
         )
 

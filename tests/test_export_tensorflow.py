@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -43,3 +45,23 @@ def test_litert(run: Run, tmp_path: Path, precision: str, share: float) -> None:
     with zipfile.ZipFile(exported.path) as file:
         assert file.read("labels.txt").decode().splitlines() == list(run.classifier.classes)
         assert json.loads(file.read("topwork.json"))["precision"] == precision
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("format", "options"), [("openvino", {"input": "any"}), ("savedmodel", {"input": "any"}), ("litert", {})]
+)
+def test_the_examples(run: Run, fresh: Path, tmp_path: Path, format: str, options: dict[str, str]) -> None:
+    """In a process of its own, in which Topwork can't be imported."""
+    path = export(run.path, tmp_path / "out", format=format, **options).path  # type: ignore[arg-type]
+    picture = next(fresh.rglob("*.png"))
+    program = str(EXAMPLES / f"load_{format}.py")
+    code = f"import sys; sys.modules['topwork'] = None; import runpy; runpy.run_path({program!r})"
+    called = [sys.executable, "-c", code, str(path), str(picture)]
+    told = subprocess.run(called, capture_output=True, text=True, check=True, timeout=120).stdout
+    (own,) = run.classifier.predict(str(picture))
+    name, probability = own.top()[0]
+    assert told.split()[0] == name
+    assert float(told.split()[1]) == pytest.approx(probability, abs=0.02)

@@ -180,7 +180,7 @@ def test_a_torn_row_is_cut_off_and_made_again(tmp_path: Path) -> None:
         assert out.read_bytes() == whole
     for tail in (b'"a\n', b"\0" * 5000, b"\0" * 500 + b"\n", b"a,b\n", b"\xff,,\n", b'"a"b,,\n', b"\n"):
         out.write_bytes(whole + tail)
-        assert f"torn ({len(tail)} bytes)" in fill(out)
+        assert f"torn ({len(tail):,} bytes)" in fill(out)
         assert out.read_bytes() == whole
 
 
