@@ -128,10 +128,8 @@ def load(options: argparse.Namespace, folder: Path) -> None:
             )
     stop(server)
     for connections, found in shares.items():
-        print(
-            f"{connections:3} connections: {statistics.median(found):.2f} of the engine "
-            f"({min(found):.2f} to {max(found):.2f})"
-        )
+        low, middle, high = min(found), statistics.median(found), max(found)
+        print(f"{connections:3} connections: {middle:.2f} ({low:.2f} to {high:.2f}) of the engine")
 
 
 async def client(port: int, connections: int, seconds: float, folder: Path, count: int | None) -> None:
@@ -213,11 +211,8 @@ def hostile(options: argparse.Namespace, folder: Path) -> None:
 
     def request(body: bytes, length: int | None = None) -> bytes:
         told = len(body) if length is None else length
-        return (
-            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            + f"Content-Length: {told}\r\n\r\n".encode()
-            + body
-        )
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {told}\r\n\r\n"
+        return head.encode() + body
 
     def evil() -> bytes:
         data = bytearray(rng.choice(good))

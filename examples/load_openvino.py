@@ -1,4 +1,4 @@
-"""A classifier from `topwork export RUN --format openvino --input any --out flowers`; needs openvino, numpy, pillow."""
+"""A classifier from `topwork export RUN --format openvino --input any --out flowers`; needs openvino, pillow."""
 
 import json
 import sys

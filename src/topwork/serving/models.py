@@ -19,7 +19,7 @@ from topwork.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS, C
 from topwork.engine import Engine
 from topwork.errors import ImageError, InputError, one_of
 from topwork.images import decode, size_of
-from topwork.neighbours import Neighbours, load_neighbours
+from topwork.neighbours import NEIGHBOURS, Neighbours, load_neighbours
 from topwork.runfolder import REPORT
 
 Stamp = tuple[tuple[int, int] | None, ...]
@@ -141,7 +141,7 @@ class Registry:
 def stamp(folder: Path) -> Stamp:
     """What changes when a run's folder is written: size and time of its files."""
     marks: list[tuple[int, int] | None] = []
-    for name in (DESCRIPTION, GRAPH, WEIGHTS, HEAD, CALIBRATION):
+    for name in (DESCRIPTION, GRAPH, WEIGHTS, HEAD, CALIBRATION, NEIGHBOURS):
         try:
             found = (folder / name).stat()
             marks.append((found.st_size, found.st_mtime_ns))
