@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from photos import finished, start_python
 from topwork.backbone import Backbone, load_backbone, resolve_precision
 from topwork.engine import AHEAD, Engine, core_count, stream
 
@@ -189,3 +190,17 @@ def test_an_abandoned_stream_leaves_no_thread() -> None:
     next(results)
     del results
     assert _workers_left() == []
+
+
+def test_two_threads_may_compile_the_first_networks() -> None:
+    """OpenVINO's table of types, first asked for by two threads at once, would hang both for good."""
+    code = (
+        "import sys, threading\nfrom topwork.backbone import load_backbone\nfrom topwork.engine import Engine\n"
+        "import numpy as np\nsys.setswitchinterval(1e-6)\n"
+        "networks = [load_backbone('efficientnet-lite0', size_px=32, precision='f32') for _ in range(2)]\n"
+        "picture = np.zeros((32, 32, 3), np.uint8)\n"
+        "threads = [threading.Thread(target=Engine(n), args=(picture,)) for n in networks]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()"
+    )
+    assert finished(start_python(code)) == (0, "", "")

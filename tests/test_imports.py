@@ -139,7 +139,7 @@ def test_the_command_line_holds_no_logic(name: str) -> None:
             assert lines <= 25, f"{node.name} has {lines} lines"
 
 
-LEARN_OR_CONVERT = ("tuning.", "tfhub", "publish", "hub.convert", "hub.tracing", "data.tfds")
+LEARN_OR_CONVERT = ("tuning.", "tfhub", "publish", "exports.", "hub.convert", "hub.tracing", "data.tfds")
 
 
 def test_no_other_file_imports_a_framework() -> None:

@@ -6,6 +6,7 @@ Kept in a run as `calibration.npz`; runs of before have none.
 from __future__ import annotations
 
 import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Calibration:
                 parts |= {name: float(arrays[name]) for name in NUMBERS}
                 novelty = Novelty(**parts)
             return cls(novelty, arrays["scores"], int(arrays["images"]))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{path}: expected what `topwork train` wrote; it is damaged ({error}); train again"
             ) from None

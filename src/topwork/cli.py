@@ -279,11 +279,9 @@ def main() -> None:
             raise
         print(f"topwork: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except Stopped:
-        print(
-            "topwork: stopped; features and downloads are kept: the same command goes on from there",
-            file=sys.stderr,
-        )
+    except Stopped as stop:
+        kept = "stopped; features and downloads are kept: the same command goes on from there"
+        print(f"topwork: {str(stop) or kept}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -117,7 +117,7 @@ def _watched(results: Iterable[Prediction], watch: Watch) -> Iterator[Prediction
             if advance is not None:
                 advance(1)
             elif time.monotonic() - began > BAR_AFTER_S:
-                advance = stack.enter_context(watch.bar("predict", None))  # type: ignore[arg-type]
+                advance = stack.enter_context(watch.bar("predict", None))
                 advance(number)
             yield prediction
 

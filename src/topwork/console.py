@@ -62,7 +62,7 @@ class Console:
         return tell
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
+    def bar(self, title: str, total: int | None) -> Iterator[Bar]:
         """A bar over `total` items; it goes away where the output is no terminal."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import Task as RichTask

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from topwork.backbone import Backbone
 
 AHEAD = 4  # images in flight for each worker: enough to hide a slow one, few enough for memory to stay flat
+_TYPES = threading.Lock()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -74,6 +75,10 @@ def compile_model(graph: ov.Model, precision: Precision, *, threads: int) -> ov.
     import openvino.properties as properties
     from openvino.properties import hint
 
+    # The first such call, made by two threads at once, hangs for good (OpenVINO 2026.4): the two wait for each
+    # other, one importing NumPy's types, one initialising OpenVINO's table of them.
+    with _TYPES:
+        ov.Type.u8.to_dtype()
     options = {
         properties.num_streams: threads,
         properties.inference_num_threads: threads,

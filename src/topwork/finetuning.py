@@ -29,8 +29,9 @@ from topwork.data.sources import load
 from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features, extract, open_store
+from topwork.neighbours import NEIGHBOURS
 from topwork.recipe import FinetuneRecipe, Recipe
-from topwork.reporting.writing import write_page
+from topwork.reporting.writing import write_neighbours, write_page
 from topwork.runfolder import (
     PARTS,
     RECIPE,
@@ -129,6 +130,7 @@ def finetune(
         with writing(folder):
             if tuned.better:
                 _replace(folder, classifier)
+                write_neighbours(folder, classifier, seen.part(splits.train))
                 write_splits(folder / SPLITS, classifier, seen, splits)
             (folder / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
             report["finetune"] = _told(tuned, verdict, clock)
@@ -211,6 +213,7 @@ def _replace(folder: Path, classifier: Classifier) -> None:
         for name in MODEL:
             if (folder / name).exists():
                 shutil.copy2(folder / name, old / name)
+    (folder / NEIGHBOURS).unlink(missing_ok=True)  # of the frozen network's features
     (folder / DESCRIPTION).unlink(missing_ok=True)
     (folder / CALIBRATION).unlink(missing_ok=True)  # the tuned classifier may have none
     for name in MODEL:

@@ -127,7 +127,7 @@ def predict_to_csv(
             total = _count(paths, rows.done) if count and isinstance(paths, Sequence) else None
             found = _unseen(list_images(paths), rows)
             with (
-                watch.bar("predict", total) as advance,  # type: ignore[arg-type]
+                watch.bar("predict", total) as advance,
                 closing(predictions(classifier, found, strict=strict)) as results,
             ):
                 for prediction in results:

@@ -26,8 +26,8 @@ class Watch(Protocol):
     def download(self, title: str) -> Fetching:
         """A progress bar for a download, told of bytes so far, and in all if known; it opens at the first call."""
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
-        """A progress bar over `total` items, open while the block runs."""
+    def bar(self, title: str, total: int | None) -> AbstractContextManager[Bar]:
+        """A progress bar over `total` items, if it is known how many; open while the block runs."""
 
 
 class Silent:
@@ -40,6 +40,6 @@ class Silent:
         """No bar."""
         return lambda done, total: None
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
+    def bar(self, title: str, total: int | None) -> AbstractContextManager[Bar]:
         """No bar."""
         return nullcontext(lambda done, note=None: None)
