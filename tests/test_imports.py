@@ -16,18 +16,19 @@ HEAVY = {"openvino", "scipy", "sklearn", "pyarrow", "tensorboardX", "PIL", "simp
 
 # A file imports only from above it; those on one line don't import each other.
 ORDER = """
-checks.findings checks.labels digests errors geometry heads.lbfgs hub.applications hub.catalog
-learning_curve novelty tensorboard watch
-calibration console data.dataset database exports.formats heads.head heads.logistic hub.connect
-hub.folder hub.trunk hub.weights imagefile neighbours printing_audit recipe serving.settings
-significance tfhub.frameworks tuning.checkpoint
-cache checks.fixes data.grouping data.layout data.split data.tfrecord exports.contents graph
+checks.findings checks.labels digests errors exports.onnx_sheet geometry heads.lbfgs
+hub.applications hub.catalog learning_curve novelty tensorboard watch
+calibration console data.dataset database exports.formats exports.onnx_axes exports.onnx_spatial
+heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights imagefile neighbours
+printing_audit recipe serving.settings significance tfhub.frameworks tuning.checkpoint
+cache checks.fixes data.grouping data.layout data.split data.tfrecord exports.contents
+exports.onnx_nodes graph
 heads.centroid heads.headfile heads.linear heads.mlp hub.builtin hub.https hub.pixels hub.unpack
 images metrics rowfile serving.intake serving.work tfhub.shapes tfhub.traces tfhub.weights
 tuning.augment tuning.verdict
-data.folder data.hosted data.manifest data.unpack evaluation exports.openvino_file exports.resizing
-heads.kernel hub.converted hub.handle hub.modules hub.plain hub.reading serving.metrics store
-tuning.plan
+data.folder data.hosted data.manifest data.unpack evaluation exports.onnx_file
+exports.openvino_file exports.resizing heads.kernel hub.converted hub.handle hub.modules hub.plain
+hub.reading serving.metrics store tuning.plan
 data.archive data.huggingface data.listing data.tfds hub.download hub.foreign hub.tracing
 reporting.charts scorecard serving.guard tuning.values
 data.sources hub.convert hub.huggingface hub.kaggle tuning.elementwise tuning.spatial
@@ -35,8 +36,8 @@ hub.resolve tuning.axes
 hub.module tfhub.loading tuning.operators
 backbone hub.collection tfhub.choosing tuning.trainable
 engine exports.tensorflow_graph publish tfhub.layer tuning.cuts tuning.learner
-checks.looks exports.litert exports.savedmodel features tuning.activations tuning.choice
-tuning.native
+checks.looks exports.keras_file exports.litert exports.savedmodel features tuning.activations
+tuning.choice tuning.native
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
 attention checks.inspection forecasting growth runfolder tuning.loop
 advice auditing checking comparing exports.pictures reporting.content serving.models tuning.start

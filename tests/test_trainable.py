@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,47 +13,31 @@ import pytest
 from openvino import opset13 as op
 from openvino import opset14
 
+from small_graphs import (
+    CONVOLUTIONS,
+    COUNT,
+    EACH,
+    GROUPS,
+    POOLS,
+    ROW,
+    Array,
+    Body,
+    after_conv,
+    conv,
+    graph_of,
+    ints,
+    normal,
+    pooled,
+    rng,
+    run_graph,
+    with_outputs,
+)
 from topwork.errors import InputError, TopworkError
 from topwork.graph import average_views, pool
 from topwork.hub.builtin import build
 from topwork.tuning.trainable import GraphLayer, patch
 
-Array = np.ndarray[Any, Any]
-Body = Callable[[Any], Any]
-COUNT = 3  # images in a batch: not what the graph is made for
 RTOL = 1e-4
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
-def _normal(*shape: int) -> Array:
-    return _rng().normal(size=shape).astype(np.float32)
-
-
-def _ints(*values: int) -> Any:
-    return op.constant(np.array(values, np.int64))
-
-
-def _graph(body: Body, shape: tuple[int, ...] = (1, 8, 7, 6), *, batch: int = 1) -> ov.Model:
-    """A graph of one float input, `image`; its first size is 1, or unknown where `batch` is -1."""
-    image = op.parameter([batch, *shape[1:]], ov.Type.f32, name="image")
-    image.output(0).set_names({"image"})
-    return _outputs(image, body(image))
-
-
-def _outputs(image: Any, *nodes: Any) -> ov.Model:
-    for i, node in enumerate(nodes):
-        output = node if isinstance(node, ov.Output) else node.output(0)
-        output.set_names({"features" if i == 0 else f"other{i}"})
-    return ov.Model(list(nodes), [image], "small")
-
-
-def _run(graph: ov.Model, images: Array) -> Array:
-    """By OpenVINO, one image at a time."""
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.concatenate([np.atleast_1d(compiled([image[None]])["features"]) for image in images])
 
 
 def _gap(found: Any, expected: Array) -> float:
@@ -68,60 +51,27 @@ def _gap(found: Any, expected: Array) -> float:
 def _agrees(graph: ov.Model, images: Array | None = None) -> GraphLayer:
     shape = graph.inputs[0].get_partial_shape()
     if images is None:
-        images = _normal(COUNT, *(shape[i].get_length() for i in range(1, shape.rank.get_length())))
+        images = normal(COUNT, *(shape[i].get_length() for i in range(1, shape.rank.get_length())))
     layer = GraphLayer(graph, output="features")
-    expected = _run(graph, images)
+    expected = run_graph(graph, images)
     assert _gap(layer(images), expected) < RTOL
     assert tuple(layer.compute_output_shape(images.shape)) == expected.shape
     return layer
 
 
-def _conv(
-    *size: int,
-    strides: tuple[int, ...] = (1, 1),
-    pads: tuple[list[int], list[int]] = ([0, 0], [0, 0]),
-    dilations: tuple[int, ...] = (1, 1),
-    auto_pad: str = "explicit",
-) -> Body:
-    function = op.group_convolution if len(size) - len(strides) == 3 else op.convolution
-    kernel = op.constant(_normal(*size))
-    return lambda x: function(x, kernel, list(strides), *pads, list(dilations), auto_pad=auto_pad)
-
-
-CONVOLUTIONS = {
-    "valid": _conv(5, 8, 3, 2, auto_pad="valid"),
-    "explicit": _conv(5, 8, 3, 3, strides=(2, 2), pads=([1, 1], [1, 1])),
-    "lopsided": _conv(5, 8, 3, 3, strides=(2, 1), pads=([0, 2], [3, 1])),
-    "same_upper": _conv(5, 8, 3, 3, strides=(2, 2), auto_pad="same_upper"),
-    "same_lower": _conv(5, 8, 4, 2, strides=(2, 2), auto_pad="same_lower"),
-    "dilated": _conv(5, 8, 3, 2, pads=([2, 2], [2, 2]), dilations=(2, 3)),
-    "dilated and strided": _conv(5, 8, 3, 2, strides=(2, 2), pads=([2, 1], [2, 1]), dilations=(2, 2)),
-    "dilated, strided, same": _conv(5, 8, 2, 2, strides=(2, 2), dilations=(2, 2), auto_pad="same_upper"),
-    "kernel 1": _conv(9, 8, 1, 1),
-}
-GROUPS = {
-    "depthwise": _conv(8, 1, 1, 3, 3, strides=(2, 2), auto_pad="same_upper"),
-    "depthwise, explicit": _conv(8, 1, 1, 3, 3, strides=(2, 2), pads=([1, 1], [1, 1])),
-    "depthwise, two each": _conv(8, 2, 1, 3, 3, pads=([1, 1], [1, 1])),
-    "depthwise, uneven strides": _conv(8, 1, 1, 3, 3, strides=(2, 1), pads=([1, 1], [1, 1])),
-    "depthwise, dilated": _conv(8, 1, 1, 3, 3, pads=([2, 2], [2, 2]), dilations=(2, 2)),
-    "two groups": _conv(2, 3, 4, 3, 3, strides=(2, 2), pads=([1, 1], [1, 1])),
-}
-
-
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution(name: str) -> None:
-    _agrees(_graph(CONVOLUTIONS[name]))
+    _agrees(graph_of(CONVOLUTIONS[name]))
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_group_convolution(name: str) -> None:
-    _agrees(_graph(GROUPS[name]))
+    _agrees(graph_of(GROUPS[name]))
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
 def test_convolution_of_a_line_and_of_a_volume(dimensions: int) -> None:
-    body = _conv(
+    body = conv(
         5,
         4,
         *(3,) * dimensions,
@@ -129,42 +79,20 @@ def test_convolution_of_a_line_and_of_a_volume(dimensions: int) -> None:
         pads=([1] * dimensions,) * 2,
         dilations=(1,) * dimensions,
     )
-    _agrees(_graph(body, (1, 4, *(7, 6, 5)[:dimensions])))
-
-
-def _pool(kind: str, *, kernel: int = 3, strides: tuple[int, int] = (2, 2), **options: Any) -> Body:
-    begin, end = options.get("pads", ([0, 0], [0, 0]))
-    rounding, auto_pad = options.get("rounding", "floor"), options.get("auto_pad", "explicit")
-    if kind == "max":
-        return lambda x: op.max_pool(
-            x, list(strides), [1, 1], begin, end, [kernel] * 2, rounding, auto_pad
-        ).output(0)
-    exclude = options.get("exclude", True)
-    return lambda x: op.avg_pool(x, list(strides), begin, end, [kernel] * 2, exclude, rounding, auto_pad)
-
-
-POOLS: dict[str, dict[str, Any]] = {
-    "valid": {"auto_pad": "valid"},
-    "explicit": {"pads": ([1, 1], [1, 1])},
-    "lopsided": {"pads": ([0, 1], [2, 0]), "strides": (2, 1)},
-    "same_upper": {"auto_pad": "same_upper"},
-    "same_lower": {"auto_pad": "same_lower", "kernel": 2},
-    "ceil": {"rounding": "ceil"},
-    "ceil and borders": {"rounding": "ceil", "pads": ([1, 1], [1, 1]), "strides": (3, 2)},
-}
+    _agrees(graph_of(body, (1, 4, *(7, 6, 5)[:dimensions])))
 
 
 @pytest.mark.parametrize("name", POOLS)
 def test_max_pool(name: str) -> None:
     _agrees(
-        _graph(_pool("max", **POOLS[name])), _normal(COUNT, 8, 7, 6) - 5
+        graph_of(pooled("max", **POOLS[name])), normal(COUNT, 8, 7, 6) - 5
     )  # all negative: a border of 0 would win
 
 
 @pytest.mark.parametrize("exclude", [True, False])
 @pytest.mark.parametrize("name", POOLS)
 def test_average_pool(name: str, exclude: bool) -> None:
-    _agrees(_graph(_pool("average", **POOLS[name], exclude=exclude)), _normal(COUNT, 8, 7, 6) + 1)
+    _agrees(graph_of(pooled("average", **POOLS[name], exclude=exclude)), normal(COUNT, 8, 7, 6) + 1)
 
 
 def test_average_pool_as_torch_rounds() -> None:
@@ -173,91 +101,14 @@ def test_average_pool_as_torch_rounds() -> None:
     def body(x: Any) -> Any:
         return opset14.avg_pool(x, [3, 2], [1, 1], [1, 1], [3, 3], False, "ceil_torch", "explicit")
 
-    _agrees(_graph(body))
-
-
-def _with_conv(body: Body) -> Body:
-    """After a convolution, so that the tensor lies channels last."""
-    first = _conv(8, 8, 1, 1)
-    return lambda x: body(first(x))
-
-
-ROW = op.constant(_normal(1, 8, 1, 1))
-POSITIVE = op.constant(np.abs(_normal(8, 1, 1)) + 0.5)
-EACH: dict[str, Body] = {
-    "add": lambda x: op.add(x, ROW),
-    "subtract": lambda x: op.subtract(ROW, x),
-    "multiply": lambda x: op.multiply(x, ROW),
-    "divide": lambda x: op.divide(x, POSITIVE),
-    "squared difference": lambda x: op.squared_difference(x, ROW),
-    "minimum": lambda x: op.minimum(x, ROW),
-    "maximum": lambda x: op.maximum(x, ROW),
-    "power": lambda x: op.power(op.exp(x), op.constant(np.float32(0.25))),
-    "power -1": lambda x: op.power(op.exp(x), op.constant(np.float32([-1]))),
-    "power 2": lambda x: op.power(x, op.constant(np.float32(2))),
-    "power of a row": lambda x: op.power(op.exp(x), POSITIVE),
-    "sqrt": lambda x: op.sqrt(op.exp(x)),
-    "exp": op.exp,
-    "negative": op.negative,
-    "tanh": op.tanh,
-    "clamp to 6": lambda x: op.clamp(x * op.constant(np.float32(9)), 0.0, 6.0),
-    "clamp": lambda x: op.clamp(x, -0.5, 0.7),
-    "relu": op.relu,
-    "sigmoid": op.sigmoid,
-    "swish": op.swish,
-    "swish with a factor": lambda x: op.swish(x, op.constant(np.float32(1.7))),
-    "hswish": lambda x: op.hswish(x * op.constant(np.float32(3))),
-    "hsigmoid": lambda x: op.hsigmoid(x * op.constant(np.float32(3))),
-    "erf": op.erf,
-    "gelu": lambda x: op.gelu(x, "erf"),
-    "gelu by tanh": lambda x: op.gelu(x, "tanh"),
-    "softmax": lambda x: op.softmax(x, 1),
-    "softmax from the end": lambda x: op.softmax(x, -1),
-    "convert": lambda x: op.convert(x, ov.Type.f32),
-    "mean": lambda x: op.reduce_mean(x, _ints(2, 3), False),
-    "mean, axes kept": lambda x: op.reduce_mean(x, _ints(-1, 2), True),
-    "mean of channels": lambda x: op.reduce_mean(x, _ints(1), False),
-    "mean of all axes": lambda x: op.reduce_mean(x, _ints(0, 2, 3), True),
-    "sum": lambda x: op.reduce_sum(x, _ints(3), False),
-    "max": lambda x: op.reduce_max(x, _ints(2, 3), True),
-    "concat": lambda x: op.concat([x, op.relu(x), op.constant(_normal(1, 2, 7, 6))], 1),
-    "concat of a constant in width": lambda x: op.concat([op.constant(_normal(1, 8, 7, 1)), x], -1),
-    "pad": lambda x: op.pad(x, _ints(0, 1, 2, 0), _ints(0, 0, 1, 3), "constant", op.constant(np.float32(0.5))),
-    "pad, cutting": lambda x: op.pad(x, _ints(0, 0, -2, 1), _ints(0, 0, 1, -1), "constant"),
-    "pad by edge": lambda x: op.pad(x, _ints(0, 0, 2, 1), _ints(0, 0, 1, 3), "edge"),
-    "pad by reflection": lambda x: op.pad(x, _ints(0, 1, 2, 1), _ints(0, 0, 1, 3), "reflect"),
-    "pad by mirror": lambda x: op.pad(x, _ints(0, 0, 2, 1), _ints(0, 2, 1, 3), "symmetric"),
-    "slice": lambda x: op.slice(x, _ints(1, -3), _ints(7, 99), _ints(2, 1), _ints(1, 3)),
-    "slice backwards": lambda x: op.slice(x, _ints(-1, 5), _ints(-99, 0), _ints(-1, -2), _ints(1, 2)),
-    "slice of all axes": lambda x: op.slice(x, _ints(0, 1, 0, 2), _ints(1, 5, 9, 4), _ints(1, 1, 2, 1)),
-    "reshape": lambda x: op.reshape(x, _ints(1, 8, 42), False),
-    "reshape, special zero": lambda x: op.reshape(x, _ints(0, -1), True),
-    "reshape away from the batch": lambda x: op.reshape(x, _ints(8, 42), False),
-    "reshape there and back": lambda x: op.reshape(
-        op.softmax(op.reshape(x, _ints(16, 21), False), 1), _ints(1, 336), False),
-    "squeeze": lambda x: op.squeeze(op.reduce_mean(x, _ints(2, 3), True), _ints(2, 3)),
-    "unsqueeze": lambda x: op.unsqueeze(x, _ints(2, 4)),
-    "transpose": lambda x: op.transpose(x, _ints(0, 2, 3, 1)),
-    "transpose, other": lambda x: op.transpose(x, _ints(0, 3, 1, 2)),
-    "transpose across the batch": lambda x: op.transpose(x, _ints(2, 0, 3, 1)),
-    "transpose back to front": lambda x: op.transpose(x, _ints()),
-    "gather": lambda x: op.gather(x, _ints(5, 0, -2), op.constant(np.int64(1))),
-    "gather one": lambda x: op.gather(x, op.constant(np.int64(3)), op.constant(np.int64(-1))),
-    "gather the image": lambda x: op.gather(x, op.constant(np.int64(0)), op.constant(np.int64(0))),
-    "matmul": lambda x: op.matmul(x, op.constant(_normal(6, 5)), False, False),
-    "matmul, turned": lambda x: op.matmul(x, op.constant(_normal(4, 7)), True, True),
-    "matmul from the left": lambda x: op.matmul(op.constant(_normal(4, 7)), x, False, False),
-    "matmul of a batch": lambda x: op.matmul(x, op.constant(_normal(1, 8, 6, 5)), False, False),
-    "matmul with itself": lambda x: op.matmul(x, op.relu(x), False, True),
-    "matmul by a vector": lambda x: op.matmul(x, op.constant(_normal(6)), False, False),
-}  # fmt: skip
+    _agrees(graph_of(body))
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])
 @pytest.mark.parametrize("name", EACH)
 def test_operator(name: str, layout: str) -> None:
     body = EACH[name]
-    _agrees(_graph(_with_conv(body) if layout == "last" else body))
+    _agrees(graph_of(after_conv(body) if layout == "last" else body))
 
 
 @pytest.mark.parametrize(
@@ -277,23 +128,23 @@ def test_strided_slice(layout: str, begin: Any, end: Any, stride: Any, masks: di
     def body(x: Any) -> Any:
         names = ("begin", "end", "new", "shrink", "ellipsis")
         arguments = ((masks.get(name, []) + [0] * len(begin))[: len(begin)] for name in names)
-        return op.strided_slice(x, _ints(*begin), _ints(*end), _ints(*stride), *arguments)
+        return op.strided_slice(x, ints(*begin), ints(*end), ints(*stride), *arguments)
 
-    _agrees(_graph(_with_conv(body) if layout == "last" else body))
+    _agrees(graph_of(after_conv(body) if layout == "last" else body))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (1, 1, 8, 8)])
 @pytest.mark.parametrize("layout", ["first", "last"])
 def test_a_bias_stays_on_its_axis_where_all_axes_are_as_long(shape: tuple[int, ...], layout: str) -> None:
     def body(x: Any) -> Any:
-        return op.add(op.constant(_normal(*shape)), x)
+        return op.add(op.constant(normal(*shape)), x)
 
-    _agrees(_graph(_with_conv(body) if layout == "last" else body, (1, 8, 8, 8)))
+    _agrees(graph_of(after_conv(body) if layout == "last" else body, (1, 8, 8, 8)))
 
 
 def test_a_bias_on_a_column_of_one() -> None:
     _agrees(
-        _graph(lambda x: op.add(op.reduce_mean(x, _ints(2), True), op.constant(_normal(1, 5))), (1, 5, 3))
+        graph_of(lambda x: op.add(op.reduce_mean(x, ints(2), True), op.constant(normal(1, 5))), (1, 5, 3))
     )
 
 
@@ -301,29 +152,29 @@ def test_rows_of_patches_as_a_transformer_has_them() -> None:
     """A class token, positions, products of a batch that is merged with the patches, and attention."""
 
     def body(x: Any) -> Any:
-        patches = op.transpose(op.reshape(x, _ints(1, 8, 42), False), _ints(0, 2, 1))
-        tokens = op.concat([op.constant(_normal(1, 1, 8)), patches], 1)
-        tokens = op.add(tokens, op.constant(_normal(1, 43, 8)))
-        rows = op.reshape(tokens, _ints(43, 8), False)
-        rows = op.add(op.matmul(rows, op.constant(_normal(24, 8)), False, True), op.constant(_normal(24)))
+        patches = op.transpose(op.reshape(x, ints(1, 8, 42), False), ints(0, 2, 1))
+        tokens = op.concat([op.constant(normal(1, 1, 8)), patches], 1)
+        tokens = op.add(tokens, op.constant(normal(1, 43, 8)))
+        rows = op.reshape(tokens, ints(43, 8), False)
+        rows = op.add(op.matmul(rows, op.constant(normal(24, 8)), False, True), op.constant(normal(24)))
         heads = op.transpose(
-            op.reshape(rows, _ints(43, 3, 2, 4), False), _ints(1, 2, 0, 3)
+            op.reshape(rows, ints(43, 3, 2, 4), False), ints(1, 2, 0, 3)
         )  # (3, heads, 43, 4)
         q, k, v = (op.gather(heads, op.constant(np.int64(i)), op.constant(np.int64(0))) for i in range(3))
         shares = op.softmax(op.matmul(q, k, False, True), 2)
         mixed = op.reshape(
-            op.transpose(op.matmul(shares, v, False, False), _ints(1, 0, 2)), _ints(1, 43, 8), False
+            op.transpose(op.matmul(shares, v, False, False), ints(1, 0, 2)), ints(1, 43, 8), False
         )
         return op.gather(op.add(mixed, tokens), op.constant(np.int64(0)), op.constant(np.int64(1)))
 
-    layer = _agrees(_graph(body))
+    layer = _agrees(graph_of(body))
     assert [tuple(w.shape) for w in layer.trainable_variables] == [(1, 43, 8), (24, 8), (24,)]
 
 
 @pytest.mark.parametrize("views", ["flip", "dihedral"])
 def test_views_are_averaged_within_each_image(views: Any) -> None:
     graph = average_views(_pixels(), views)
-    _agrees(graph, _rng().integers(0, 256, (COUNT, 8, 8, 3), np.uint8))
+    _agrees(graph, rng().integers(0, 256, (COUNT, 8, 8, 3), np.uint8))
 
 
 def _pixels(side: int = 8) -> ov.Model:
@@ -331,45 +182,45 @@ def _pixels(side: int = 8) -> ov.Model:
     image = op.parameter([1, side, side, 3], ov.Type.u8, name="image")
     image.output(0).set_names({"image"})
     x = op.transpose(
-        op.divide(op.convert(image, ov.Type.f32), op.constant(np.float32(127))), _ints(0, 3, 1, 2)
+        op.divide(op.convert(image, ov.Type.f32), op.constant(np.float32(127))), ints(0, 3, 1, 2)
     )
     x = op.subtract(x, op.constant(np.float32([[[[1]], [[0.9]], [[1.1]]]])))
-    x = op.relu(op.add(_conv(8, 3, 3, 3, strides=(2, 2), auto_pad="same_upper")(x), ROW))
-    x = _conv(8, 1, 1, 3, 3, auto_pad="same_upper")(x)
-    x = op.add(x, op.constant(_normal(1, 8, 1, 1)))
-    return pool(_outputs(image, op.clamp(x, 0.0, 6.0)), ["features"], rooted=["features"])
+    x = op.relu(op.add(conv(8, 3, 3, 3, strides=(2, 2), auto_pad="same_upper")(x), ROW))
+    x = conv(8, 1, 1, 3, 3, auto_pad="same_upper")(x)
+    x = op.add(x, op.constant(normal(1, 8, 1, 1)))
+    return pool(with_outputs(image, op.clamp(x, 0.0, 6.0)), ["features"], rooted=["features"])
 
 
 def test_a_batch_that_is_not_known() -> None:
-    layer = _agrees(_graph(lambda x: op.reshape(op.relu(x), _ints(0, -1), True), batch=-1))
-    assert layer(_normal(0, 8, 7, 6)).shape == (0, 336)
+    layer = _agrees(graph_of(lambda x: op.reshape(op.relu(x), ints(0, -1), True), batch=-1))
+    assert layer(normal(0, 8, 7, 6)).shape == (0, 336)
 
 
 def test_weights_of_half_precision() -> None:
-    half = op.constant(_normal(5, 8, 3, 3).astype(np.float16))
-    graph = _graph(lambda x: op.convolution(x, op.convert(half, ov.Type.f32), [1, 1], [0, 0], [0, 0], [1, 1]))
+    half = op.constant(normal(5, 8, 3, 3).astype(np.float16))
+    graph = graph_of(
+        lambda x: op.convolution(x, op.convert(half, ov.Type.f32), [1, 1], [0, 0], [0, 0], [1, 1])
+    )
     layer = _agrees(graph)
-    layer.trainable_variables[0].assign(
-        _normal(5, 8, 3, 3) + np.float32(1e-5)
-    )  # half precision can't tell it
+    layer.trainable_variables[0].assign(normal(5, 8, 3, 3) + np.float32(1e-5))  # half precision can't tell it
     _agrees_patched(graph, layer)
 
 
 def test_mixed_precision() -> None:
     graph = _pixels()
     layer = GraphLayer(graph, dtype="mixed_bfloat16")
-    images = _rng().integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    images = rng().integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
     found = layer(images)
     assert found.dtype == "bfloat16"
     assert all(w.dtype == "float32" for w in layer.trainable_variables)
-    assert _gap(keras.ops.cast(found, "float32"), _run(graph, images)) < 0.03
+    assert _gap(keras.ops.cast(found, "float32"), run_graph(graph, images)) < 0.03
 
 
 def _agrees_patched(graph: ov.Model, layer: GraphLayer) -> None:
     patched = patch(graph, layer)
-    images = _normal(COUNT, *layer.plan.image_shape[1:])
-    assert _gap(layer(images), _run(patched, images)) < RTOL
-    assert _gap(_run(graph, images), _run(patched, images)) > RTOL
+    images = normal(COUNT, *layer.plan.image_shape[1:])
+    assert _gap(layer(images), run_graph(patched, images)) < RTOL
+    assert _gap(run_graph(graph, images), run_graph(patched, images)) > RTOL
 
 
 def test_which_constants_are_weights() -> None:
@@ -394,7 +245,7 @@ def _builtin(side: int) -> ov.Model:
 
 def test_the_built_in_network() -> None:
     graph = _builtin(64)
-    layer = _agrees(graph, _rng().integers(0, 256, (2, 64, 64, 3), np.uint8))
+    layer = _agrees(graph, rng().integers(0, 256, (2, 64, 64, 3), np.uint8))
     assert (
         sum(w.shape[-1] == w.shape[-2] == 5 for w in layer.trainable_variables) == 9
     )  # of Lite0's 5 x 5 kernels
@@ -404,9 +255,9 @@ def test_the_built_in_network() -> None:
 def test_training_in_a_model_and_the_way_back() -> None:
     """What `fit` learnt is in the patched graph, and the graph that was given is as it was."""
     graph = _pixels()
-    images = _rng().integers(0, 256, (16, 8, 8, 3), np.uint8)
+    images = rng().integers(0, 256, (16, 8, 8, 3), np.uint8)
     labels = np.arange(16) % 2
-    before = _run(graph, images)
+    before = run_graph(graph, images)
     layer = GraphLayer(graph)
     model = keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), layer, keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -414,22 +265,22 @@ def test_training_in_a_model_and_the_way_back() -> None:
     history = model.fit(images, labels, epochs=15, batch_size=8, verbose=0).history["loss"]
     assert history[-1] < 0.8 * history[0]
     patched = patch(graph, layer)
-    assert _gap(layer(images), _run(patched, images)) < RTOL
-    assert np.array_equal(_run(graph, images), before)
-    assert _gap(before, _run(patched, images)) > 0.01
-    assert _gap(GraphLayer(patched)(images), _run(patched, images)) < RTOL
+    assert _gap(layer(images), run_graph(patched, images)) < RTOL
+    assert np.array_equal(run_graph(graph, images), before)
+    assert _gap(before, run_graph(patched, images)) > 0.01
+    assert _gap(GraphLayer(patched)(images), run_graph(patched, images)) < RTOL
 
 
 def test_a_patched_graph_keeps_its_other_outputs() -> None:
     image = op.parameter([1, 8, 7, 6], ov.Type.f32, name="image")
     image.output(0).set_names({"image"})
-    first = _conv(8, 8, 1, 1)(image)
-    graph = _outputs(image, op.relu(first), op.exp(first))
+    first = conv(8, 8, 1, 1)(image)
+    graph = with_outputs(image, op.relu(first), op.exp(first))
     layer = GraphLayer(graph, output="features")
     layer.trainable_variables[0].assign(np.zeros((8, 8, 1, 1), np.float32))
     patched = patch(graph, layer)
     assert [out.get_any_name() for out in patched.outputs] == ["features", "other1"]
-    result = ov.Core().compile_model(patched, "CPU")([_normal(1, 8, 7, 6)])
+    result = ov.Core().compile_model(patched, "CPU")([normal(1, 8, 7, 6)])
     assert np.array_equal(result["other1"], np.ones((1, 8, 7, 6)))
 
 
@@ -444,7 +295,7 @@ def _slopes(layer: GraphLayer, images: Array, weight: Any) -> tuple[Array, Array
         total = loss()
     slopes = tape.gradient(total, weight.value).numpy().ravel()
     start = weight.numpy()
-    which = _rng().choice(start.size, min(6, start.size), replace=False)
+    which = rng().choice(start.size, min(6, start.size), replace=False)
     tried = []
     for i in which:
         sides = []
@@ -461,21 +312,21 @@ def _slopes(layer: GraphLayer, images: Array, weight: Any) -> tuple[Array, Array
 SMOOTH: dict[str, Body] = {
     "convolutions": lambda x: op.power(
         op.reduce_mean(
-            op.sigmoid(op.add(_conv(8, 1, 1, 3, 3, strides=(2, 2), pads=([1, 1], [1, 1]))(
-                op.swish(_conv(8, 8, 3, 3, auto_pad="same_upper")(x))), ROW)), _ints(2, 3), False),
+            op.sigmoid(op.add(conv(8, 1, 1, 3, 3, strides=(2, 2), pads=([1, 1], [1, 1]))(
+                op.swish(conv(8, 8, 3, 3, auto_pad="same_upper")(x))), ROW)), ints(2, 3), False),
         op.constant(np.float32(0.25))),
-    "products": lambda x: op.softmax(op.matmul(op.gelu(op.add(op.matmul(op.reduce_mean(x, _ints(2), False),
-        op.constant(_normal(6, 9)), False, False), op.constant(_normal(1, 9))), "erf"),
-        op.constant(_normal(5, 9)), False, True), 1),
+    "products": lambda x: op.softmax(op.matmul(op.gelu(op.add(op.matmul(op.reduce_mean(x, ints(2), False),
+        op.constant(normal(6, 9)), False, False), op.constant(normal(1, 9))), "erf"),
+        op.constant(normal(5, 9)), False, True), 1),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_gradients_are_what_small_changes_do(name: str) -> None:
-    layer = GraphLayer(_graph(SMOOTH[name]))
+    layer = GraphLayer(graph_of(SMOOTH[name]))
     assert len(layer.trainable_variables) == 3
     for weight in layer.trainable_variables:
-        slopes, tried = _slopes(layer, _normal(COUNT, 8, 7, 6), weight)
+        slopes, tried = _slopes(layer, normal(COUNT, 8, 7, 6), weight)
         assert np.abs(slopes).max() > 0
         assert slopes == pytest.approx(tried, rel=0.02, abs=0.02 * np.abs(tried).max())
 
@@ -483,8 +334,8 @@ def test_gradients_are_what_small_changes_do(name: str) -> None:
 @pytest.mark.parametrize("name", [*CONVOLUTIONS, *GROUPS])
 def test_every_convolution_has_a_gradient(name: str) -> None:
     """TensorFlow has none for some on a processor: dilated ones, groups."""
-    layer = GraphLayer(_graph((CONVOLUTIONS | GROUPS)[name]))
-    slopes, tried = _slopes(layer, _normal(COUNT, 8, 7, 6), layer.trainable_variables[0])
+    layer = GraphLayer(graph_of((CONVOLUTIONS | GROUPS)[name]))
+    slopes, tried = _slopes(layer, normal(COUNT, 8, 7, 6), layer.trainable_variables[0])
     assert slopes == pytest.approx(tried, rel=0.02, abs=0.02 * np.abs(tried).max())
 
 
@@ -492,18 +343,18 @@ def test_every_convolution_has_a_gradient(name: str) -> None:
 def test_a_dead_channel_has_a_root_and_no_gradient(root: float) -> None:
     import tensorflow as tf
 
-    kernel = _normal(8, 8, 1, 1)
+    kernel = normal(8, 8, 1, 1)
     kernel[3] = 0
     convolution = op.constant(kernel)
 
     def body(x: Any) -> Any:
         x = op.relu(op.convolution(x, convolution, [1, 1], [0, 0], [0, 0], [1, 1]))
-        return op.power(op.reduce_mean(x, _ints(2, 3), False), op.constant(np.float32(root)))
+        return op.power(op.reduce_mean(x, ints(2, 3), False), op.constant(np.float32(root)))
 
-    layer = _agrees(_graph(body))
+    layer = _agrees(graph_of(body))
     weight = layer.trainable_variables[0]
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(layer(_normal(COUNT, 8, 7, 6)))
+        total = tf.reduce_sum(layer(normal(COUNT, 8, 7, 6)))
     slopes = tape.gradient(total, weight.value).numpy()
     assert np.isfinite(slopes).all()
     assert not slopes[3].any()
@@ -511,7 +362,7 @@ def test_a_dead_channel_has_a_root_and_no_gradient(root: float) -> None:
 
 
 def test_an_operator_that_is_not_known() -> None:
-    graph = _graph(lambda x: op.cos(x, name="the wave"))
+    graph = graph_of(lambda x: op.cos(x, name="the wave"))
     message = (
         r"the operator Cos \('the wave', node 1 of the graph\) can't be trained: it is not known here; "
         r"a network with it can still be used frozen"
@@ -528,10 +379,10 @@ def test_an_operator_that_is_not_known() -> None:
          "MaxPool .* its window is dilated"),
         (lambda x: op.max_pool(x, [1, 1], [1, 1], [0, 0], [0, 0], [2, 2], "floor", "explicit").output(1),
          r"MaxPool .* its output 1 is used"),
-        (lambda x: op.convolution(x, op.reshape(x, _ints(6, 8, 7, 1), False), [1, 1], [0, 0], [0, 0], [1, 1]),
+        (lambda x: op.convolution(x, op.reshape(x, ints(6, 8, 7, 1), False), [1, 1], [0, 0], [0, 0], [1, 1]),
          "Convolution .* its kernel is computed from the picture"),
-        (lambda x: op.pad(x, _ints(1, 0, 0, 0), _ints(0, 0, 0, 0), "constant"), "Pad .* it pads the axis of images"),
-        (lambda x: op.gather(op.constant(_normal(9, 4)), op.convert(x, ov.Type.i32), op.constant(np.int64(0))),
+        (lambda x: op.pad(x, ints(1, 0, 0, 0), ints(0, 0, 0, 0), "constant"), "Pad .* it pads the axis of images"),
+        (lambda x: op.gather(op.constant(normal(9, 4)), op.convert(x, ov.Type.i32), op.constant(np.int64(0))),
          "Convert .* it rounds to whole numbers"),
         (lambda x: op.gather(x, op.constant(np.array([[0, 1]])), op.constant(np.int64(2)), 1),
          "Gather .* it gathers with `batch_dims`"),
@@ -539,7 +390,7 @@ def test_an_operator_that_is_not_known() -> None:
 )  # fmt: skip
 def test_a_use_that_cannot_be_trained(body: Body, reason: str) -> None:
     with pytest.raises(TopworkError, match=reason):
-        GraphLayer(_graph(body))(_normal(1, 8, 7, 6))
+        GraphLayer(graph_of(body))(normal(1, 8, 7, 6))
 
 
 def test_a_wrong_output_or_input() -> None:
@@ -549,7 +400,7 @@ def test_a_wrong_output_or_input() -> None:
     with pytest.raises(InputError, match="unknown output 'logit'; did you mean 'logits'"):
         GraphLayer(graph, output="logit")
     with pytest.raises(InputError, match=r"expected images \(N, 8, 7, 6\), as .* them; got \(1, 8, 6, 7\)"):
-        GraphLayer(_graph(op.relu)).compute_output_shape((1, 8, 6, 7))
+        GraphLayer(graph_of(op.relu)).compute_output_shape((1, 8, 6, 7))
     one, two = (op.parameter([1, 2], ov.Type.f32) for _ in range(2))
     with pytest.raises(InputError, match="expected a graph with one input, its images; this one has 2"):
         GraphLayer(ov.Model([op.add(one, two)], [one, two]))
@@ -562,14 +413,14 @@ def test_a_wrong_output_or_input() -> None:
 
 def test_a_graph_whose_batch_cannot_be_one() -> None:
     image = op.parameter([2, 8], ov.Type.f32)
-    graph = ov.Model([op.reshape(image, _ints(2, 8), False)], [image])
+    graph = ov.Model([op.reshape(image, ints(2, 8), False)], [image])
     with pytest.raises(TopworkError, match=r"the graph can't take a single image \(its input is \[1,8\]\)"):
         GraphLayer(graph)
 
 
 def test_a_size_that_depends_on_the_picture() -> None:
     with pytest.raises(TopworkError, match="the size of what NonZero gives depends on the picture's content"):
-        GraphLayer(_graph(lambda x: op.convert(op.non_zero(x), ov.Type.f32)))
+        GraphLayer(graph_of(lambda x: op.convert(op.non_zero(x), ov.Type.f32)))
 
 
 def test_another_graphs_layer_is_not_patched_in() -> None:

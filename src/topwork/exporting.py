@@ -60,7 +60,7 @@ def export(
     Args:
         run: a folder that `train` wrote.
         out: what must not be there yet.
-        format: "openvino", "savedmodel" or "litert"; or "tfhub": the backbone alone, as a reusable
+        format: "openvino", "onnx", "savedmodel", "litert", "keras"; or "tfhub": the backbone alone, as a reusable
             TF2 SavedModel that gives its last layer, (N, D), for float32 (N, S, S, 3) pictures in [0, 1].
         precision: what weights are stored in; "int8": convolutions computed so, too.
         input: "sized": pictures (N, S, S, 3), made so by the receiver; "any": one picture (1, H, W, 3) of any size.
@@ -190,10 +190,10 @@ def _write(code: Any, kind: Format, graph: ov.Model, contents: Contents, path: P
     options: dict[str, Any] = {}
     if contents.input == "any" and kind.name in ("savedmodel", "litert"):
         options["resize"] = resizer(contents)
-    elif contents.input == "any" and contents.precision != "int8":
-        graph = with_resizer(graph, contents)
-    elif contents.input == "any":
+    elif contents.input == "any" and (kind.name, contents.precision) == ("openvino", "int8"):
         options["finish"] = lambda quantised: with_resizer(quantised, contents)
+    elif contents.input == "any":
+        graph = with_resizer(graph, contents)
     pictures = np.zeros((0, *contents.size_px, 3), np.uint8)
     if contents.precision == "int8":
         pictures = np.stack(

@@ -20,7 +20,7 @@ FeatureChoice = Literal["auto", "last", "stages"]
 ClassWeight = Literal["none", "balanced"]
 FinetuneMode = Literal["head", "tail", "full", "auto"]
 Flips = Literal["none", "horizontal", "both"]
-ExportFormat = Literal["openvino", "savedmodel", "litert", "tfhub"]
+ExportFormat = Literal["openvino", "onnx", "savedmodel", "litert", "keras", "tfhub"]
 ExportPrecision = Literal["f32", "bf16", "fp16", "int8"]
 ExportInput = Literal["sized", "any"]
 

@@ -25,6 +25,15 @@ class Format:
 
 FORMATS = (
     Format("openvino", "openvino_file", "", ("f32", "bf16", "fp16", "int8"), True, "OpenVINO", ()),
+    Format(
+        "onnx",
+        "onnx_file",
+        ".onnx",
+        ("f32", "fp16", "int8"),
+        True,
+        "ONNX Runtime",
+        ("onnx", "onnxruntime"),
+    ),
     Format("savedmodel", "savedmodel", "", ("f32",), True, "TensorFlow", ("tensorflow", "keras")),
     # Its 8-bit numbers were right in two thirds of pictures only; docs/benchmarks.md, "Export".
     Format(
@@ -36,6 +45,7 @@ FORMATS = (
         "LiteRT's interpreter",
         ("tensorflow", "keras", "ai_edge_litert"),
     ),
+    Format("keras", "keras_file", ".keras", ("f32",), False, "Keras", ("tensorflow", "keras")),
 )
 
 

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
 Resize = Callable[[Any], Any]
 
 
+def joined(graph: ov.Model) -> tuple[ov.Model, list[str], list[int]]:
+    """All outputs side by side as one, `answers`; what they were called, and how wide each is."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    names = [output.any_name for output in graph.outputs]
+    widths = [output.shape[1] for output in graph.outputs]
+    graph = graph.clone()
+    answers = op.concat([output.get_node().input_value(0) for output in graph.outputs], 1)
+    answers.output(0).set_names({"answers"})
+    return ov.Model([answers], graph.get_parameters()), names, widths
+
+
 def make_call(
     graph: ov.Model, contents: Contents, resize: Resize | None
 ) -> tuple[Any, Any, list[int | None]]:
@@ -20,18 +33,12 @@ def make_call(
 
     All outputs are computed as one, so that the trunk stands there once.
     """
-    import openvino as ov
     import tensorflow as tf
-    from openvino import opset13 as op
 
     from topwork.tuning.trainable import GraphLayer
 
-    names = [output.any_name for output in graph.outputs]
-    widths = [output.shape[1] for output in graph.outputs]
-    graph = graph.clone()
-    joined = op.concat([output.get_node().input_value(0) for output in graph.outputs], 1)
-    joined.output(0).set_names({"answers"})
-    layer = GraphLayer(ov.Model([joined], graph.get_parameters()), output="answers", dtype="float32")
+    whole, names, widths = joined(graph)
+    layer = GraphLayer(whole, output="answers", dtype="float32")
 
     def call(image: Any) -> dict[str, Any]:
         sized = image if resize is None else resize(image)

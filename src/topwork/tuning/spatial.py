@@ -44,7 +44,7 @@ class Window:
         return not any(before or after for before, after in self.borders)
 
 
-def _window(step: Step, value: Value, kernel: Sequence[int]) -> Window:
+def window_of(step: Step, value: Value, kernel: Sequence[int]) -> Window:
     """Borders follow from what size comes out: out = ⌊or⌈(in + before + after − reach) / stride⌉or⌋ + 1."""
     attributes = step.attributes
     sizes, results = value.shape[2:], step.shapes[0][2:]
@@ -62,7 +62,7 @@ def _window(step: Step, value: Value, kernel: Sequence[int]) -> Window:
     return Window(tuple(kernel), strides, dilations, borders, any([*begin, *end]), all(same))
 
 
-def _bordered(x: Any, window: Window, fill: float) -> Any:
+def bordered(x: Any, window: Window, fill: float) -> Any:
     """A tensor (…, spatial axes, channels) with the window's borders."""
     if window.is_bare:
         return x
@@ -75,16 +75,16 @@ def convolution(step: Step, values: list[Value]) -> Value:
     if kernel.of_images or not image.of_images:
         raise TopworkError("its kernel is computed from the picture")
     grouped = step.kind == "GroupConvolution"
-    window = _window(step, image, kernel.shape[3 if grouped else 2 :])
+    window = window_of(step, image, kernel.shape[3 if grouped else 2 :])
     x = tensor(image)
     weights = tensor(kernel, like=x)
     padding = "same" if window.same else "valid"
     if not window.same:
-        x = _bordered(x, window, 0.0)
+        x = bordered(x, window, 0.0)
     spatial = range(2, 2 + len(window.kernel))
     skipped = max(window.strides) > 1 and max(window.dilations) > 1  # TensorFlow has no such: skip afterwards
     if skipped and window.same:
-        x, padding = _bordered(tensor(image), window, 0.0), "valid"
+        x, padding = bordered(tensor(image), window, 0.0), "valid"
     options = {
         "strides": (1,) * len(spatial) if skipped else window.strides,
         "padding": padding,
@@ -115,12 +115,12 @@ def pointwise(step: Step, values: list[Value]) -> Value:
 
 def max_pool(step: Step, values: list[Value]) -> Value:
     image = channels_last(values[0])
-    window = _window(step, image, step.attributes["kernel"])
+    window = window_of(step, image, step.attributes["kernel"])
     if max(window.dilations) > 1:
         raise TopworkError("its window is dilated")
     x = tensor(image)
     if not window.same:
-        x = _bordered(x, window, -np.inf)
+        x = bordered(x, window, -np.inf)
     padding = "same" if window.same else "valid"
     x = ops.max_pool(x, window.kernel, window.strides, padding, "channels_last")
     return Value(x, step.shapes[0], of_images=image.of_images, last=True)
@@ -129,10 +129,10 @@ def max_pool(step: Step, values: list[Value]) -> Value:
 def average_pool(step: Step, values: list[Value]) -> Value:
     """The sum over a window divided by how many it counts: the real pixels, or those of the borders too."""
     image = channels_last(values[0])
-    window = _window(step, image, step.attributes["kernel"])
+    window = window_of(step, image, step.attributes["kernel"])
     if max(window.dilations) > 1:
         raise TopworkError("its window is dilated")
-    x = _bordered(tensor(image), window, 0.0)
+    x = bordered(tensor(image), window, 0.0)
     x = ops.average_pool(x, window.kernel, window.strides, "valid", "channels_last")
     # Where the graph has no borders, what a rounded-up last window reaches beyond the picture is never counted, and
     # else always: so OpenVINO's processor plugin has it, whatever the rounding.
