@@ -91,6 +91,7 @@ def measure(seed: int, recipe: Recipe) -> Row:
         "plain_tuned": 100 * tuned.accuracy,
         "weighted_tuned": 100 * (tuned.weighted_accuracy or math.nan),
         "kept": done.kept,
+        "share": done.tuned.share,
         "cut": done.tuned.cut.name if done.tuned.cut else None,
         "epochs": len(done.tuned.history),
         **{name: round(loss, 4) for name, loss in held.items()},

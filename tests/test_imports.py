@@ -42,7 +42,7 @@ checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sourc
 attention checks.inspection forecasting growth runfolder tuning.loop
 advice auditing checking comparing exports.pictures reporting.content serving.models tuning.start
 exports.parity printing_advice printing_diff reporting.page serving.answers serving.kserve
-tuning.trial
+tuning.blend tuning.trial
 exporting reporting.writing serving.app tuning.tune
 cli_checks finetuning printing_export serving.running
 cli_export cli_serve training

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork import graph as graphs
-from topwork.backbone import LAST, LAST_ROOTED
+from topwork.backbone import LAST, LAST_ROOTED, TUNED
 from topwork.classifier import Classifier
 from topwork.engine import compile_model
 from topwork.errors import InputError, TopworkError
@@ -33,12 +33,14 @@ class Looker:
     """A classifier's maps, from any number of threads at once.
 
     `possible` is False where its last layer has no places: it was pooled by the network itself, is one pixel wide,
-    or the head doesn't see it. Of averaged views, the picture as it stands is looked at.
+    or the head doesn't see it. Of averaged views, the picture as it stands is looked at; of a frozen and a tuned
+    network side by side, what the tuned one says.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self._blocks = [b for b in (LAST_ROOTED, LAST) if b in classifier.blocks]
+        looking = (TUNED,) if TUNED in classifier.blocks else (LAST_ROOTED, LAST)
+        self._blocks = [b for b in looking if b in classifier.blocks]
         found = _with_places(graphs.single_view(classifier.backbone.graph))
         self.possible = found is not None and bool(self._blocks)
         if found is not None and self.possible:

@@ -21,7 +21,7 @@ from topwork.recipe import Fit, PixelChoice, PixelRange, Precision, Views
 if TYPE_CHECKING:
     import openvino as ov
 
-LAST, LAST_ROOTED = "last", "last_rooted"
+LAST, LAST_ROOTED, TUNED = "last", "last_rooted", "tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +154,17 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
     return Backbone(facts, graph)
 
 
-def retuned(backbone: Backbone, graph: ov.Model, tuned: str) -> Backbone:
-    """The same backbone with other weights: `graph`, whose features are the last layer's, in place of its own."""
-    facts = backbone.facts
+def retuned(backbone: Backbone, graph: ov.Model, tuned: str, *, beside: bool = False) -> Backbone:
+    """The same backbone with other weights: `graph`, whose features are the last layer's, in place of its own.
+
+    With `beside`, the features are the backbone's own and, behind them, as a block `TUNED`, the tuned last layer's.
+    """
+    facts, width = backbone.facts, graph.outputs[0].shape[1]
+    own = (*facts.blocks, Block(TUNED, facts.width, width)) if beside else (Block(LAST, 0, width),)
     return Backbone(
         dataclasses.replace(
             facts,
-            blocks=(Block(LAST, 0, graph.outputs[0].shape[1]),),
+            blocks=own,
             fingerprint=_fingerprint(graph, facts.fit, facts.precision),
             tuned=tuned,
         ),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topwork.backbone import TUNED
+from topwork.calibration import Calibration, calibration_of
 from topwork.classifier import (
     CALIBRATION,
     DESCRIPTION,
@@ -30,6 +32,7 @@ from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features, extract, open_store
 from topwork.neighbours import NEIGHBOURS
+from topwork.novelty import novelty_beyond
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.reporting.writing import write_neighbours, write_page
 from topwork.runfolder import (
@@ -115,6 +118,9 @@ def finetune(
     with open_store(classifier.backbone.facts) as store:
         with clock.time("score"), watch.bar("scoring", len(everything)) as progress:
             seen = extract(everything, classifier.backbone, store=store, progress=progress)
+        calibration = _calibration(tuned, seen, frozen, settings)
+        classifier = dataclasses.replace(classifier, calibration=calibration)
+        tuned = dataclasses.replace(tuned, classifier=classifier)
         after = score(classifier, seen.part(splits.test)) if len(splits.test) else None
         verdict = None
         if before and after:
@@ -203,6 +209,26 @@ def _as_before(features: Features, folder: Path, watch: Watch) -> tuple[Features
     return features.part(kept), Splits(**some)
 
 
+def _calibration(tuned: Tuned, seen: Features, frozen: Classifier, recipe: Recipe) -> Calibration:
+    """The rule for "none of these" and the scores for sets of classes, from the images kept out of the tuning.
+
+    Where the frozen network runs beside the tuned one, its rule goes on being true. Else a new one is made: images
+    that a network was tuned on lie too close to be measured by, so the limit comes from those kept out.
+    """
+    novelty = frozen.novelty
+    if TUNED not in tuned.classifier.blocks and novelty is not None:
+        learnt, held = (seen.part(part) for part in (tuned.learn, tuned.held))
+        blocks = tuned.classifier.blocks
+        novelty = novelty_beyond(
+            learnt.matrix(blocks),
+            targets_for(tuned.classifier, tuned.learn),
+            held.matrix(blocks),
+            class_count=len(frozen.classes),
+            rate=recipe.head.reject,
+        )
+    return calibration_of(novelty, targets_for(tuned.classifier, tuned.held), tuned.held_probabilities)
+
+
 def _replace(folder: Path, classifier: Classifier) -> None:
     """Put the tuned classifier in the place of the frozen one, which goes to `frozen/` if none is there."""
     fresh, old = folder / WORK / "tuned", folder / FROZEN
@@ -215,7 +241,7 @@ def _replace(folder: Path, classifier: Classifier) -> None:
                 shutil.copy2(folder / name, old / name)
     (folder / NEIGHBOURS).unlink(missing_ok=True)  # of the frozen network's features
     (folder / DESCRIPTION).unlink(missing_ok=True)
-    (folder / CALIBRATION).unlink(missing_ok=True)  # the tuned classifier may have none
+    (folder / CALIBRATION).unlink(missing_ok=True)
     for name in MODEL:
         if (fresh / name).exists():
             (fresh / name).replace(folder / name)
@@ -227,6 +253,7 @@ def _told(tuned: Tuned, verdict: Verdict | None, clock: Clock) -> dict[str, Any]
         "cut": tuned.cut.name if tuned.cut else None,
         "tried": [dataclasses.asdict(one) for one in tuned.tried],
         "mix": tuned.mix,
+        "share": tuned.share,
         "planned_epochs": tuned.epochs,
         "history": [dataclasses.asdict(epoch) for epoch in tuned.history],
         "verdict": verdict.to_dict() if verdict else None,

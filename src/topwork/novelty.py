@@ -87,6 +87,21 @@ def fit_novelty(
     return Novelty(rule.mean, rule.axes, rule.whiten, rule.centres, rule.outside, threshold, rate)
 
 
+def novelty_beyond(
+    x: Array, targets: Array, beyond: Array, *, class_count: int, rate: float = REJECTED
+) -> Novelty | None:
+    """The same rule, its threshold from images kept out of all learning: `beyond`, float32 (M, D).
+
+    For a network that learnt from the training images themselves. None where either are too few.
+    """
+    if len(x) < LEAST or len(beyond) < LEAST or not rate > 0:
+        return None
+    rule = _fitted(x, targets, class_count)
+    measured = np.sort(rule.distance(beyond))
+    threshold = float(measured[min(len(measured), math.ceil((1 - rate) * (len(measured) + 1))) - 1])
+    return Novelty(rule.mean, rule.axes, rule.whiten, rule.centres, rule.outside, threshold, rate)
+
+
 def prepared(x: Array) -> Array:
     """Features with their strong channels held down: signed roots, made of length 1."""
     rooted = np.sign(x) * np.sqrt(np.abs(x))

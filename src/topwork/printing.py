@@ -97,7 +97,7 @@ def finetuned_text(result: Finetuned) -> str:
     epochs = len(tuned.history)
     lines = [
         f"Tuned {where}: {epochs} epoch{'s' if epochs > 1 else ''} of {tuned.epochs}, "
-        f"{100 * tuned.mix:.0f} % of what was learnt mixed with the frozen weights",
+        f"{100 * tuned.mix:.0f} % of what was learnt mixed with the frozen weights{_beside(tuned.share)}",
         result.verdict.sentence if result.verdict else _unjudged(result),
         "",
     ]
@@ -113,7 +113,7 @@ def finetuned_text(result: Finetuned) -> str:
 
 
 def finetuned_json(result: Finetuned) -> str:
-    """`run`, `kept`, `cut`, `mix`, `history`, `verdict` and `test` (null without test images), `seconds`."""
+    """`run`, `kept`, `cut`, `mix`, `share`, `history`, `verdict` and `test` (null without test images), `seconds`."""
     held = result.test if result.kept else result.frozen
     return json.dumps(
         {
@@ -121,12 +121,18 @@ def finetuned_json(result: Finetuned) -> str:
             "kept": result.kept,
             "cut": result.tuned.cut.name if result.tuned.cut else None,
             "mix": result.tuned.mix,
+            "share": result.tuned.share,
             "history": [asdict(epoch) for epoch in result.tuned.history],
             "verdict": result.verdict.to_dict() if result.verdict else None,
             "test": held.evaluation.to_dict() if held else None,
             "seconds": result.seconds,
         }
     )
+
+
+def _beside(share: float) -> str:
+    """How much of the say the frozen network has, that runs beside the tuned one."""
+    return f"; the frozen network beside it has {100 - 100 * share:.0f} % of the say" if share < 1 else ""
 
 
 def _unjudged(result: Finetuned) -> str:

@@ -72,10 +72,12 @@ class HeldScore:
         return f"loss {self.loss:.4f}, accuracy {100 * self.accuracy:.1f} %"
 
 
-def frozen_score(
+def frozen_logits(
     features: Features, learn: Dataset, held: Dataset, recipe: Recipe, *, targets: Array, tensorboard: Path
-) -> HeldScore:
-    """How the frozen features do on validation images with a head, of the recipe's kind, that never saw those.
+) -> Array:
+    """What a head, of the recipe's kind, on frozen features says of validation images that it never saw.
+
+    Float (M, K), at their best temperature.
 
     Args:
         features: of all these images.
@@ -87,7 +89,7 @@ def frozen_score(
     none = held.select([])
     fitted = fit_head(features, Splits(learn, none, none), recipe, tensorboard=tensorboard, watch=Silent())
     logits = fitted.head.logits(features.part(held).matrix(fitted.blocks))
-    return HeldScore.of(logits, targets, held.weights())
+    return np.asarray(logits / fit_temperature(logits, targets, held.weights()))
 
 
 def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:

@@ -1,7 +1,8 @@
 """How a network is tuned, top to bottom: from a frozen classifier to the better of it and its tuned self.
 
 Tuned and frozen weights are mixed as validation images like best (WiSE-FT: Wortsman et al. 2022, "Robust
-fine-tuning of zero-shot models"); where they like the frozen ones, those stay.
+fine-tuning of zero-shot models"), and so are the answers of the tuned network and the frozen one (`blend`); where
+the frozen one alone does better, it stays.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork import graph as graphs
-from topwork.backbone import LAST, BackboneFacts, retuned
+from topwork.backbone import LAST, BackboneFacts
 from topwork.classifier import Classifier, targets_for
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits, split
 from topwork.errors import InputError
 from topwork.features import Features
-from topwork.heads.head import Head, fit_temperature
+from topwork.heads.head import softmax
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
+from topwork.tuning.blend import assembled, best_blend, can_blend, head_alone
 from topwork.tuning.checkpoint import Epoch, State, load_state
 from topwork.tuning.choice import affordable_epochs
-from topwork.tuning.cuts import Cut, depths, join, only_last, split_at
+from topwork.tuning.cuts import Cut, depths, only_last, split_at
 from topwork.tuning.learner import Body, Learner, Start, graph_body
 from topwork.tuning.loop import Lesson, fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.sources import Pictures, Stored
-from topwork.tuning.start import HeldScore, frozen_score, head_layer, solve_start
+from topwork.tuning.start import HeldScore, frozen_logits, head_layer, solve_start
 from topwork.tuning.trainable import patch
 from topwork.tuning.trial import Chosen, Tried, choose_cut
 from topwork.watch import Watch
@@ -51,9 +53,11 @@ class Tuned:
     """What came of a tuning.
 
     `better`: whether validation images prefer `classifier` to frozen features, by loss and no less by accuracy;
-    `before`, `after`: how both did on them. `mix`: the share of the tuned
-    weights, 0 to 1. `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a
-    trial, if there was one. `epochs`: how many were planned.
+    `before`, `after`: how both did on them. `mix`: the share of the tuned weights in the tuned network, 0 to 1.
+    `share`: the tuned network's share of the classifier's answers; 1 where the frozen one is not run beside it.
+    `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a trial, if there was
+    one. `epochs`: how many were planned. `learn`, `held`: the images it learnt from, and the validation images;
+    `held_probabilities`, float (M, K): what the classifier says of those.
     """
 
     classifier: Classifier
@@ -61,10 +65,14 @@ class Tuned:
     before: HeldScore
     after: HeldScore
     mix: float
+    share: float
     cut: Cut | None
     tried: tuple[Tried, ...]
     history: tuple[Epoch, ...]
     epochs: int
+    learn: Dataset
+    held: Dataset
+    held_probabilities: Array
     seconds: dict[str, float]
 
 
@@ -103,9 +111,11 @@ def tune(
     )
     folder.mkdir(parents=True, exist_ok=True)
     held_targets = lesson.targets[lesson.held]
-    before = frozen_score(
+    weights = lesson.weights[lesson.held]
+    as_frozen = frozen_logits(
         features, learn, held, recipe, targets=held_targets, tensorboard=folder / "tensorboard"
     )
+    before = HeldScore.of(as_frozen, held_targets, weights)
     watch.say(f"frozen features on {len(held)} validation images: {before}")
     single = graphs.single_view(frozen.backbone.graph)
     prefix, tail, chosen = None, only_last(single), Chosen(None, ())
@@ -132,29 +142,33 @@ def tune(
     body = native_body(facts) if settings.native else graph_body(tail, settings, depth=depths(single))
     learner, state, first = _learn(body, start, lesson, recipe, tail, folder, began, watch)
     mix, logits = _mix(learner, lesson, first, state)
-    weights = lesson.weights[lesson.held]
-    after = HeldScore.of(logits, held_targets, weights)
-    watch.say(f"the tuned network on them: {after}")
-    kernel, bias = (np.asarray(w) for w in learner.weights()[-2:])
+    blend = best_blend(
+        None if settings.native or not can_blend(frozen.head) else as_frozen, logits, held_targets, weights
+    )
+    alone = HeldScore.of(logits, held_targets, weights)
+    watch.say(f"the tuned network on them: {alone}")
+    if blend.share < 1:
+        watch.say(f"the frozen one beside it, with {100 - 100 * blend.share:.0f} % of the say: {blend.score}")
+    layer = head_layer(start, *(np.asarray(w) for w in learner.weights()[-2:]))
     if settings.native:
         backbone = native_backbone(body, facts, folder / NATIVE)
+        classifier = Classifier(frozen.classes, backbone, (LAST,), head_alone(layer, blend))
     else:
-        graph = patch(tail, body.layer)
-        whole = graph if prefix is None else join(prefix, graph)
-        whole.output(0).set_names({"features"})
-        what = f"after {chosen.cut.name}" if chosen.cut else "whole"
-        backbone = retuned(frozen.backbone, graphs.average_views(whole, facts.views), what)
-    head = Head("linear", (head_layer(start, kernel, bias),), fit_temperature(logits, held_targets, weights))
+        classifier = assembled(frozen, single, prefix, patch(tail, body.layer), chosen.cut, layer, blend)
     return Tuned(
-        classifier=Classifier(frozen.classes, backbone, (LAST,), head),
-        better=after.loss < before.loss and after.accuracy >= before.accuracy,
+        classifier=classifier,
+        better=blend.score.loss < before.loss and blend.score.accuracy >= before.accuracy,
         before=before,
-        after=after,
+        after=blend.score,
         mix=mix,
+        share=blend.share,
         cut=chosen.cut,
         tried=chosen.tried,
         history=state.history,
         epochs=state.epochs,
+        learn=learn,
+        held=held,
+        held_probabilities=softmax(blend.logits, blend.temperature),
         seconds={"total": round(time.perf_counter() - began, 3)},
     )
 
