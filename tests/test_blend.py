@@ -11,7 +11,7 @@ import openvino as ov
 import pytest
 
 from topwork import graph as graphs
-from topwork.backbone import LAST, TUNED, Backbone
+from topwork.backbone import LAST, TUNED, Backbone, load_backbone
 from topwork.classifier import Classifier
 from topwork.engine import Engine
 from topwork.heads.head import Head, Layer, fit_temperature, softmax
@@ -116,6 +116,33 @@ def test_one_graph_gives_what_both_give(
     np.testing.assert_allclose(Engine(there.backbone)(pixels), both, rtol=1e-4, atol=1e-5)
     whole = ov.Core().compile_model(ov.Core().read_model(tmp_path / "model.xml"), "CPU")
     np.testing.assert_allclose(whole(pixels[None])["probabilities"], expected, atol=1e-4)
+
+
+def test_maps_of_two_side_by_side() -> None:
+    """They tell what the tuned network says: its head's share of the slope, at each of its places."""
+    from topwork.attention import Looker
+
+    backbone = load_backbone("efficientnet-lite0", size_px=64, precision="f32")
+    single = backbone.graph
+    random = np.random.default_rng(4)
+    width = backbone.facts.columns((LAST,)).size
+
+    def layer() -> Layer:
+        return Layer(np.float32(random.normal(0, 0.1, (width, 2))), np.zeros(2, np.float32))
+
+    frozen = Classifier(("a", "b"), backbone, (LAST,), Head("linear", (layer(),)))
+    logits, targets = random.normal(size=(50, 2)), random.integers(0, 2, 50)
+    blend = dataclasses.replace(best_blend(None, logits, targets, np.ones(50)), share=0.5)
+    tuned = layer()
+    made = assembled(frozen, single, None, only_last(single), None, tuned, blend)
+    alone = assembled(
+        frozen, single, None, only_last(single), None, tuned, dataclasses.replace(blend, share=1.0)
+    )
+    side = backbone.facts.size_px
+    pixels = random.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    both, one = (Looker(c) for c in (made, alone))
+    half = 0.5 / blend.tuned_temperature
+    np.testing.assert_allclose(both.logit_slopes(pixels, 1), half * one.logit_slopes(pixels, 1), atol=1e-5)
 
 
 def test_what_can_be_added_up() -> None:

@@ -19,7 +19,7 @@ from topwork.engine import compile_model
 from topwork.errors import InputError
 from topwork.images import decode
 from topwork.metrics import auroc
-from topwork.novelty import Novelty, fit_novelty
+from topwork.novelty import Novelty, fit_novelty, novelty_beyond
 from topwork.recipe import BackboneRecipe, Recipe
 from topwork.significance import mcnemar
 from topwork.training import Run, train
@@ -69,6 +69,20 @@ def test_the_distance_is_mahalanobis_and_what_lies_outside(rule: Novelty) -> Non
 def test_too_few_images_make_no_rule() -> None:
     x, targets = known(10, 0)
     assert fit_novelty(x, targets, np.arange(10) % 5, class_count=3) is None
+
+
+def test_a_limit_from_images_beyond_those_learnt_from() -> None:
+    """Features that were fitted to their training images lie closer there; the limit doesn't."""
+    x, targets = known(600, 5)
+    centres = np.stack([x[targets == k].mean(axis=0) for k in range(3)])
+    fitted = (0.3 * x + 0.7 * centres[targets]).astype(np.float32)
+    beyond, _ = known(200, 6)
+    rule = novelty_beyond(fitted, targets, beyond, class_count=3, rate=0.05)
+    assert rule is not None
+    assert (rule.score(beyond) > 1).sum() in (9, 10)  # the ⌈0.95 · 201⌉-th of 200 is the limit
+    assert 0.02 < (rule.score(known(20_000, 7)[0]) > 1).mean() < 0.09
+    assert novelty_beyond(fitted, targets, beyond[:10], class_count=3) is None
+    assert novelty_beyond(fitted, targets, beyond, class_count=3, rate=0.0) is None
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])

@@ -16,6 +16,7 @@ from PIL import Image
 from photos import Topwork, one_line, start_python, write_shapes
 from topwork import Classifier, FinetuneRecipe, InputError, TopworkError, finetune
 from topwork import graph as graphs
+from topwork.backbone import TUNED
 from topwork.finetuning import FROZEN, WORK, Finetuned
 from topwork.recipe import AugmentRecipe, HeadRecipe, Recipe
 from topwork.runfolder import REPORT, parts_of
@@ -117,6 +118,40 @@ def test_the_tuned_network_is_another_and_the_frozen_one_is_kept(tuned: Finetune
     assert report["test"]["accuracy"] == tuned.test.evaluation.accuracy
 
 
+def test_the_tuned_one_knows_its_doubt(tuned: Finetuned, frozen: Path, hard: Path, tmp_path: Path) -> None:
+    """It rejects what is no wave, and as many pictures of the known classes as it may; sets hold the truth."""
+    assert tuned.kept
+    there, before = Classifier.load(tuned.path), Classifier.load(frozen)
+    assert there.novelty is not None
+    assert before.novelty is not None
+    assert (TUNED in there.blocks) == (tuned.tuned.share < 1)
+    if TUNED in there.blocks:
+        np.testing.assert_array_equal(there.novelty.centres, before.novelty.centres)
+    known = list(there.predict(str(hard)))
+    assert sum(p.rejected for p in known) <= 0.1 * len(known)
+    strange = np.zeros((32, 32, 3), np.uint8)
+    strange[:16] = (255, 0, 0)
+    Image.fromarray(strange).save(tmp_path / "strange.png")
+    assert next(iter(there.predict(str(tmp_path / "strange.png")))).rejected
+    assert there.calibration is not None
+    assert there.calibration.images == len(tuned.tuned.held)
+    least = there.least_probability(0.8)
+    held = tuned.tuned.held_probabilities[np.arange(len(tuned.tuned.held)), tuned.tuned.held.targets()]
+    assert 0.8 <= (held >= least - 1e-6).mean() <= 0.9
+
+
+def test_rare_classes_count_more_where_asked(hard: Path, recipe: Recipe, frozen: Path) -> None:
+    from topwork import load
+    from topwork.tuning.tune import _weights
+
+    few = load(hard).select([*range(80), *range(80, 90)])
+    classifier = Classifier.load(frozen)
+    balanced = dataclasses.replace(recipe, head=HeadRecipe(class_weight="balanced"))
+    found = _weights(few, classifier, balanced)
+    assert found[:80].sum() == pytest.approx(found[80:].sum())
+    np.testing.assert_array_equal(_weights(few, classifier, recipe), np.ones(90))
+
+
 def test_early_layers_stay_as_they_were(tuned: Finetuned, frozen: Path) -> None:
     """What comes before the cut is bit for bit the frozen network's; what comes after is not."""
     facts = Classifier.load(frozen).backbone
@@ -125,8 +160,11 @@ def test_early_layers_stay_as_they_were(tuned: Finetuned, frozen: Path) -> None:
     now = kernels(tuned.tuned.classifier.backbone.graph)
     prefix, tail = (kernels(part) for part in split_at(single, cut, last=True))
     assert prefix <= now
-    assert not tail & now
-    assert len(prefix | tail) == len(now)
+    if tuned.tuned.share == 1:
+        assert not tail & now
+    else:  # the frozen tail beside the tuned one
+        assert tail <= now
+    assert len(now) >= len(prefix | tail) + len(tail) * (tuned.tuned.share < 1)
 
 
 def kernels(graph: Any) -> set[bytes]:

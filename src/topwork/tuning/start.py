@@ -73,7 +73,14 @@ class HeldScore:
 
 
 def frozen_logits(
-    features: Features, learn: Dataset, held: Dataset, recipe: Recipe, *, targets: Array, tensorboard: Path
+    features: Features,
+    learn: Dataset,
+    held: Dataset,
+    recipe: Recipe,
+    *,
+    targets: Array,
+    weights: Array,
+    tensorboard: Path,
 ) -> Array:
     """What a head, of the recipe's kind, on frozen features says of validation images that it never saw.
 
@@ -82,14 +89,14 @@ def frozen_logits(
     Args:
         features: of all these images.
         learn: to fit the head on.
-        held: the validation images; `targets` int64 are theirs.
+        held: the validation images; `targets` int64 and `weights` are theirs.
         recipe: `head` has the settings.
         tensorboard: for the curves of a head that has some.
     """
     none = held.select([])
     fitted = fit_head(features, Splits(learn, none, none), recipe, tensorboard=tensorboard, watch=Silent())
     logits = fitted.head.logits(features.part(held).matrix(fitted.blocks))
-    return np.asarray(logits / fit_temperature(logits, targets, held.weights()))
+    return np.asarray(logits / fit_temperature(logits, targets, weights))
 
 
 def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:

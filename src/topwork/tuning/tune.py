@@ -24,6 +24,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.split import Splits, split
 from topwork.errors import InputError
 from topwork.features import Features
+from topwork.heads.fitting import sample_weights
 from topwork.heads.head import softmax
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
@@ -106,14 +107,20 @@ def tune(
         learn=rows[: len(learn)],
         held=rows[len(learn) :],
         targets=targets_for(frozen, both),
-        weights=both.weights(),
+        weights=np.concatenate([_weights(part, frozen, recipe) for part in (learn, held)]),
         class_count=len(frozen.classes),
     )
     folder.mkdir(parents=True, exist_ok=True)
     held_targets = lesson.targets[lesson.held]
     weights = lesson.weights[lesson.held]
     as_frozen = frozen_logits(
-        features, learn, held, recipe, targets=held_targets, tensorboard=folder / "tensorboard"
+        features,
+        learn,
+        held,
+        recipe,
+        targets=held_targets,
+        weights=weights,
+        tensorboard=folder / "tensorboard",
     )
     before = HeldScore.of(as_frozen, held_targets, weights)
     watch.say(f"frozen features on {len(held)} validation images: {before}")
@@ -171,6 +178,12 @@ def tune(
         held_probabilities=softmax(blend.logits, blend.temperature),
         seconds={"total": round(time.perf_counter() - began, 3)},
     )
+
+
+def _weights(part: Dataset, frozen: Classifier, recipe: Recipe) -> Array:
+    """How much each image counts, as in fitting a head: by its own weight, and by its class's if so asked."""
+    balanced = recipe.head.class_weight == "balanced"
+    return sample_weights(targets_for(frozen, part), part.weights(), len(frozen.classes), balanced=balanced)
 
 
 def _store(
