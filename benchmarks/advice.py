@@ -4,8 +4,10 @@
 
 Each pair of data set and network gives one JSON row in `work`/advice.jsonl: evidence, prediction, and the accuracy
 on the test part before and after `topwork finetune`, which tunes the tail. Rows that are there are not measured
-again. Then the rule is fitted to all data sets but one and judged on that one, for each in turn; last, the rule
-fitted to all is printed, to be copied into topwork.forecasting. benchmarks/advice_data.py has the data.
+again. What tuning gives is the measured gain where validation images kept the tuned network, and nothing where they
+kept the frozen one: that is what a run ends with. The rule is fitted to all data sets but one and judged on that
+one, for each in turn; last, the rule fitted to all is printed, to be copied into topwork.forecasting.
+benchmarks/advice_data.py has the data.
 """
 
 from __future__ import annotations
@@ -93,6 +95,9 @@ def measure(manifest: Path, recipe: Recipe) -> Row:
         "p_value": verdict.p_value,
         "test_images": verdict.n,
         "kept": tuned.kept,
+        "share": tuned.tuned.share,
+        "epochs": len(tuned.tuned.history),
+        "budget": recipe.finetune.minutes,
         "minutes": minutes,
     }
 
@@ -115,6 +120,11 @@ def calibrate(rows: list[Row], *, prior: Rule = RULE, ridge: float = RIDGE) -> R
     spread = float(np.sqrt(np.average(left**2, weights=weight) / mean_square))
     named = dict(zip(names, moved.round(4).tolist(), strict=True))
     return dataclasses.replace(prior, **named, spread=round(spread, 4))
+
+
+def given(row: Row) -> float:
+    """Points that a run is better by in the end; the frozen network stays where it is the better one."""
+    return float(row["gain"]) if row.get("kept", True) else 0.0
 
 
 def leave_one_out(rows: list[Row]) -> dict[tuple[str, str], Rule]:
@@ -141,13 +151,13 @@ def summary(rows: list[Row]) -> str:
         tail = advice.forecast("tail")
         tuned = advice.mode != "head"
         lines.append(line(row, advice))
-        signs.append(tuned == (row["gain"] > 0))
-        if row["interval"][0] > 0 or row["interval"][1] < 0:
+        signs.append(tuned == (given(row) > 0))
+        if given(row) and (row["interval"][0] > 0 or row["interval"][1] < 0):
             sure.append(signs[-1])
-        inside.append(tail.interval.low <= row["gain"] <= tail.interval.high)
-        got, best = row["gain"] * tuned, max(row["gain"], 0.0)
+        inside.append(tail.interval.low <= given(row) <= tail.interval.high)
+        got, best = given(row) * tuned, max(given(row), 0.0)
         regret_points.append(best - got)
-        regret_minutes.append(row["minutes"] if tuned and row["gain"] <= 0 else 0.0)
+        regret_minutes.append(row["minutes"] if tuned and given(row) <= 0 else 0.0)
     fitted = calibrate(rows)
     return "\n".join(
         [
@@ -155,14 +165,14 @@ def summary(rows: list[Row]) -> str:
             "Each predicted by the rule fitted to the other data sets:",
             *lines,
             "",
-            f"sign right: {sum(signs)} of {len(signs)}; where the measured gain's 95 % interval excludes 0: "
+            f"sign right: {sum(signs)} of {len(signs)}; where it was kept and the gain's 95 % interval excludes 0: "
             f"{sum(sure)} of {len(sure)}",
             f"measured gain within the predicted 90 % interval: {sum(inside)} of {len(inside)}",
             f"regret: {np.mean(regret_points):.2f} points and {np.mean(regret_minutes):.1f} minutes a data set; "
             f"the worst {max(regret_points):.2f} points, {max(regret_minutes):.1f} minutes",
-            f"regret of always tuning: {np.mean([max(-row['gain'], 0) for row in rows]):.2f} points, "
-            f"{np.mean([row['minutes'] * (row['gain'] <= 0) for row in rows]):.1f} minutes; of never: "
-            f"{np.mean([max(row['gain'], 0) for row in rows]):.2f} points",
+            f"regret of always tuning: {np.mean([max(-given(row), 0) for row in rows]):.2f} points, "
+            f"{np.mean([row['minutes'] * (given(row) <= 0) for row in rows]):.1f} minutes; of never: "
+            f"{np.mean([max(given(row), 0) for row in rows]):.2f} points",
             f"fitted to all: {fitted}",
         ]
     )
@@ -178,7 +188,10 @@ def line(row: Row, advice: Any) -> str:
     )
     if "gain" in row:
         low, high = row["interval"]
-        text += f"  measured {row['gain']:+5.1f} ({low:+5.1f} to {high:+5.1f}) {row['minutes']:4.1f} min"
+        kept = "kept" if row.get("kept", True) else "not kept"
+        text += (
+            f"  measured {row['gain']:+5.1f} ({low:+5.1f} to {high:+5.1f}) {row['minutes']:4.1f} min, {kept}"
+        )
     return text
 
 
@@ -222,7 +235,7 @@ def _arrays(rows: list[Row], names: list[str]) -> tuple[np.ndarray, np.ndarray, 
     seen = [evidence_of(row) for row in rows]
     headroom = np.array([one.headroom for one in seen])
     x = np.array([[getattr(signals(one), name) for name in names] for one in seen])
-    gain = np.array([row["gain"] for row in rows]) / 100
+    gain = np.array([given(row) for row in rows]) / 100
     counts = {name: sum(row["data"] == name for row in rows) for name in {row["data"] for row in rows}}
     return headroom, x, gain, np.array([1 / counts[row["data"]] for row in rows])
 

@@ -83,9 +83,16 @@ def test_a_set_is_judged_without_its_own_rows(benchmark: ModuleType) -> None:
 def test_the_regret_of_a_wrong_sign(benchmark: ModuleType) -> None:
     rows = [made_row(number, 0.4) for number in range(5)]
     text = benchmark.summary([*rows, {**made_row(5, 0.4), "gain": -2.4, "interval": [-4.0, -1.0]}])
-    assert "sign right: 5 of 6; where the measured gain's 95 % interval excludes 0: 5 of 6" in text
+    assert "sign right: 5 of 6; where it was kept and the gain's 95 % interval excludes 0: 5 of 6" in text
     assert "regret: 0.40 points and 0.5 minutes a data set; the worst 2.40 points, 3.0 minutes" in text
     assert "of always tuning: 0.40 points, 0.5 minutes" in text
+
+
+def test_a_worse_network_that_was_not_kept_costs_time_alone(benchmark: ModuleType) -> None:
+    rows = [made_row(number, 0.4) for number in range(5)]
+    text = benchmark.summary([*rows, {**made_row(5, 0.4), "gain": -2.4, "kept": False}])
+    assert "regret: 0.00 points and 0.5 minutes a data set; the worst 0.00 points, 3.0 minutes" in text
+    assert "not kept" in text
 
 
 def test_rows_are_read_again(benchmark: ModuleType, tmp_path: Path) -> None:
