@@ -15,7 +15,11 @@ from topwork.exporting import export
 from topwork.exports import savedmodel
 from topwork.training import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Keras' own use of NumPy 2.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning"),
+]
 
 
 @pytest.mark.parametrize("input", ["sized", "any"])
@@ -51,7 +55,14 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.parametrize(
-    ("format", "options"), [("openvino", {"input": "any"}), ("savedmodel", {"input": "any"}), ("litert", {})]
+    ("format", "options"),
+    [
+        ("openvino", {"input": "any"}),
+        ("onnx", {"input": "any"}),
+        ("savedmodel", {"input": "any"}),
+        ("litert", {}),
+        ("keras", {}),
+    ],
 )
 def test_the_examples(run: Run, fresh: Path, tmp_path: Path, format: str, options: dict[str, str]) -> None:
     """In a process of its own, in which Topwork can't be imported."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import openvino as ov
@@ -14,12 +16,14 @@ from openvino import opset13 as op
 from PIL import Image
 
 from photos import Topwork, one_line
-from topwork.errors import InputError, TopworkError
+from topwork.errors import InputError, MissingExtra, TopworkError
 from topwork.exporting import contents_of, export, whole_graph
 from topwork.exports import openvino_file, parity
 from topwork.exports.contents import Contents
+from topwork.exports.formats import FORMATS, Format, code_of
 from topwork.exports.resizing import resizer, with_resizer
 from topwork.images import _source_box, decode
+from topwork.recipe import ExportFormat, ExportPrecision
 from topwork.training import Run
 
 FACTS = Contents(("a",), (56, 48), "any", "stretch", 1.0, None, None, {}, "x", "y", "f32", {})
@@ -132,7 +136,15 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
     def tell(*options: object) -> tuple[int, str, str]:
         return call("export", run.path, "--out", tmp_path / "x", *options)
 
-    one_line(tell("--format", "savedmodel", "--precision", "int8"), "savedmodel holds f32; got the precision")
+    one_line(
+        tell("--format", "savedmodel", "--precision", "int8"),
+        "savedmodel holds f32; got the precision 'int8', which openvino, onnx can hold",
+    )
+    one_line(tell("--format", "onnx", "--precision", "bf16"), "which openvino can hold")
+    one_line(
+        tell("--format", "keras", "--input", "any"),
+        "takes pictures of one size; for pictures of any size take openvino, onnx, savedmodel, litert",
+    )
     one_line(
         tell("--format", "openvino", "--data", tmp_path), "none of the photos that it learned from was found"
     )
@@ -140,6 +152,10 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
     one_line(
         call("export", run.path, "--out", tmp_path / "x.txt", "--format", "litert"),
         "ends in .tflite; rename --out",
+    )
+    one_line(
+        call("export", run.path, "--out", tmp_path / "x.txt", "--format", "onnx"),
+        "ends in .onnx; rename --out",
     )
     assert list(tmp_path.iterdir()) == []
     moved = shutil.copytree(run.path, tmp_path / "moved")
@@ -149,6 +165,19 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
         InputError, match="doesn't say where its photos are; name their folder: --data FOLDER"
     ):
         export(moved, tmp_path / "y", format="openvino")
+
+
+@pytest.mark.parametrize("format", [format for format in FORMATS if format.needs], ids=lambda f: f.name)
+def test_a_package_that_is_missing_is_named(format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == format.needs[-1] else there(n))
+    with pytest.raises(MissingExtra, match=rf"the format {format.name} .*topwork\[export\]"):
+        code_of(format)
+
+
+def test_every_format_is_offered() -> None:
+    assert {format.name for format in FORMATS} | {"tfhub"} == set(get_args(ExportFormat))
+    assert {p for format in FORMATS for p in format.precisions} == set(get_args(ExportPrecision))
 
 
 def test_the_heads_nodes_are_named(run: Run) -> None:

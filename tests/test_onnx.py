@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from small_graphs import (
 from topwork.errors import TopworkError
 from topwork.exporting import export
 from topwork.exports.onnx_file import convert
+from topwork.printing_export import exported_text
 from topwork.training import Run
 
 
@@ -122,12 +124,31 @@ def test_a_classifier(run: Run, tmp_path: Path, input: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.6), ("int8", 0.4)])
-def test_smaller_numbers(run: Run, tmp_path: Path, precision: str, share: float) -> None:
-    exported = export(run.path, tmp_path / "out.onnx", format="onnx", precision=precision)  # type: ignore[arg-type]
-    assert exported.parity is not None
-    assert exported.parity.holds
+@pytest.mark.parametrize(
+    ("precision", "input", "share"), [("fp16", "sized", 0.6), ("int8", "sized", 0.4), ("int8", "any", 0.4)]
+)
+def test_smaller_numbers(run: Run, tmp_path: Path, precision: str, input: str, share: float) -> None:
+    exported = export(run.path, tmp_path / "out.onnx", format="onnx", precision=precision, input=input)  # type: ignore[arg-type]
+    parity = exported.parity
+    assert parity is not None
+    assert parity.holds
     assert exported.path.stat().st_size < share * (run.path / "model.bin").stat().st_size
+    model = onnx.load(exported.path)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    narrow = {made_by.get(name) for node in convolutions for name in node.input[:2]}
+    assert (narrow == {"DequantizeLinear"}) is (precision == "int8")
+    low, high = parity.interval
+    assert low <= parity.change <= high
+    assert parity.change == pytest.approx(parity.accuracy_exported - parity.accuracy)
+    cost = re.search(
+        r"accuracy on them ([+-]\S+) points \(95 % ([+-]\S+) to ([+-]\S+)\)", exported_text(exported)
+    )
+    assert (cost is not None) is (precision == "int8")
+    if cost is not None:
+        assert [float(n) for n in cost.groups()] == pytest.approx(
+            [100 * n for n in (parity.change, low, high)], abs=0.06
+        )
 
 
 def test_a_network_that_mixes_pictures_takes_one_at_a_time() -> None:
