@@ -50,11 +50,18 @@ def test_a_setting_that_is_wrong(
 def test_an_option_that_cannot_be_parsed(
     call: Topwork, shapes: Path, tmp_path: Path, options: tuple[object, ...], texts: tuple[str, ...]
 ) -> None:
-    code, out, err = call("train", shapes, "--out", tmp_path / "run", *options)
+    told = call("train", shapes, "--out", tmp_path / "run", *options)
+    for text in (*texts, "all options: "):
+        one_line(told, text)
+
+
+def test_a_command_that_there_is_not(call: Topwork) -> None:
+    one_line(call("trian"), "no such command 'trian'")
+    one_line(call("predict"), "missing argument 'run'")
+    code, out, err = call()
     assert (code, out) == (2, "")
-    for text in texts:
-        assert text in err
-    assert "Traceback" not in err
+    assert "Usage: " in err
+    assert "advise" in err
 
 
 def test_data_that_is_wrong(call: Topwork, shapes: Path, run: Run, tmp_path: Path) -> None:

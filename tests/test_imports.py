@@ -24,7 +24,7 @@ printing_audit recipe serving.settings significance tfhub.frameworks tuning.chec
 cache checks.fixes data.grouping data.layout data.split data.tfrecord exports.contents
 exports.onnx_nodes graph
 heads.centroid heads.headfile heads.linear heads.mlp hub.builtin hub.https hub.pixels hub.unpack
-images metrics rowfile serving.intake serving.work tfhub.shapes tfhub.traces tfhub.weights
+images metrics rowfile serving.intake serving.wire serving.work tfhub.shapes tfhub.traces tfhub.weights
 tuning.augment tuning.verdict
 data.folder data.hosted data.manifest data.unpack evaluation exports.onnx_file
 exports.openvino_file exports.resizing heads.kernel hub.converted hub.handle hub.modules hub.plain
@@ -36,18 +36,19 @@ hub.resolve tuning.axes
 hub.module tfhub.loading tuning.operators
 backbone hub.collection tfhub.choosing tuning.trainable
 engine exports.tensorflow_graph publish tfhub.layer tuning.cuts tuning.learner
-checks.looks exports.keras_file exports.litert exports.savedmodel features tuning.activations
-tuning.choice tuning.native
+checks.looks exports.keras_file exports.litert exports.savedmodel features reporting.pictures
+tuning.activations tuning.choice tuning.native
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
 attention checks.inspection forecasting growth runfolder tuning.loop
-advice auditing checking comparing exports.pictures reporting.content serving.models tuning.start
-exports.parity printing_advice printing_diff reporting.page serving.answers serving.kserve
+advice checking comparing exports.pictures reporting.content serving.models tuning.start
+exports.parity printing_advice printing_diff reporting.frame serving.answers serving.kserve
 tuning.blend tuning.trial
-exporting reporting.writing serving.app tuning.tune
+exporting reporting.audit_page reporting.page serving.app tuning.tune
+auditing reporting.writing
 cli_checks finetuning printing_export serving.running
 cli_export cli_serve training
 printing
-cli_modules demo predicting
+cli_modules cli_tuning demo predicting
 cli_predict
 cli
 __main__

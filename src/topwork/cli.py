@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +15,17 @@ from topwork.cli_export import export
 from topwork.cli_modules import modules_app
 from topwork.cli_predict import PredictCommand, predict
 from topwork.cli_serve import serve
+from topwork.cli_tuning import (
+    ColourOption,
+    CropOption,
+    FlipsOption,
+    TurnsOption,
+    advise,
+    changes,
+    finetune,
+    named,
+    settings_of,
+)
 from topwork.console import quieten_tensorflow
 from topwork.errors import Stopped, TopworkError
 from topwork.recipe import (
@@ -23,7 +33,6 @@ from topwork.recipe import (
     FeatureChoice,
     FinetuneMode,
     Fit,
-    Flips,
     HeadKind,
     PixelChoice,
     Precision,
@@ -90,11 +99,15 @@ def train(
     head: Annotated[HeadKind | None, typer.Option(help="The classifier on top.")] = None,
     features: Annotated[FeatureChoice | None, typer.Option(help="Which features the head sees.")] = None,
     class_weight: Annotated[ClassWeight | None, typer.Option(help="Whether rare classes count more.")] = None,
-    finetune: Annotated[
+    tuning: Annotated[
         FinetuneMode | None,
-        typer.Option(help="Tune the network too: its tail, in full, or as is advised (auto)."),
+        typer.Option("--finetune", help="Tune the network too: its tail, in full, or as is advised (auto)."),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="What tuning may take, at most.")] = None,
+    flips: FlipsOption = None,
+    turns: TurnsOption = None,
+    crop: CropOption = None,
+    colour: ColourOption = None,
     test: Annotated[float | None, typer.Option(help="Share of images kept for the test.")] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share kept to choose settings by; 0 for cross-validation.")
@@ -126,72 +139,25 @@ def train(
 
     names = ("handle", "size_px", "fit", "views", "precision", "pixels")
     parts = ("test", "validation", "seed", "folds", "group_by", "copies")
-    settings = _settings(
-        recipe,
-        backbone=_named(names, backbone, size, fit, views, precision, pixels),
-        split=_named(parts, test, validation, seed, folds, group_by, copies),
-        head=_named(("kind", "features", "class_weight", "reject"), head, features, class_weight, reject),
-        finetune={"mode": finetune, "minutes": minutes},
+    base = Recipe.load(recipe) if recipe else Recipe()
+    settings = settings_of(
+        base,
+        backbone=named(names, backbone, size, fit, views, precision, pixels),
+        split=named(parts, test, validation, seed, folds, group_by, copies),
+        head=named(("kind", "features", "class_weight", "reject"), head, features, class_weight, reject),
+        finetune={
+            "mode": tuning,
+            "minutes": minutes,
+            "augment": changes(base.finetune.augment, flips, turns, crop, colour),
+        },
         strict=strict,
     )
     run = run_training(data, out, recipe=settings, fixes=fixes, overwrite=overwrite, watch=Console())
     print(run_json(run) if as_json else run_text(run))
 
 
-@app.command()
-def advise(
-    data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
-    backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
-    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether tuning the network would pay for these photos, by how much, and in what time."""
-    from topwork.advice import advise as run_advice
-    from topwork.console import Console
-    from topwork.printing_advice import advice_json, advice_text
-
-    settings = _settings(recipe, backbone={"handle": backbone, "size_px": size})
-    advice = run_advice(data, recipe=settings, watch=Console())
-    print(advice_json(advice) if as_json else advice_text(advice))
-
-
-@app.command()
-def finetune(
-    run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
-    data: Annotated[str | None, typer.Argument(help="Its photos, if they are elsewhere now.")] = None,
-    mode: Annotated[FinetuneMode | None, typer.Option(help="Which part learns: tail or full.")] = None,
-    cut: Annotated[str | None, typer.Option(help="The block after which the tail begins.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="What it may take, at most.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often each photo is learnt from.")] = None,
-    views: Annotated[int | None, typer.Option(help="Changed copies of each photo for the tail.")] = None,
-    rate: Annotated[float | None, typer.Option(help="The highest rate of learning.")] = None,
-    flips: Annotated[Flips | None, typer.Option(help="How photos are mirrored.")] = None,
-    turns: Annotated[bool | None, typer.Option(help="Whether photos are turned, too.")] = None,
-    crop: Annotated[float | None, typer.Option(help="The least share that a crop keeps; 1: none.")] = None,
-    colour: Annotated[float | None, typer.Option(help="How much colours change; 0: not at all.")] = None,
-    native: Annotated[
-        bool | None, typer.Option(help="Tune a SavedModel by its own training mode; with --mode full.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was broken off.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Tune the network of a run; keep what comes of it where it is better."""
-    from topwork.console import Console
-    from topwork.finetuning import finetune as run_tuning
-    from topwork.printing import finetuned_json, finetuned_text
-    from topwork.runfolder import RECIPE
-
-    given = Recipe.load(run / RECIPE).finetune
-    given = _given(
-        given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate, native=native
-    )
-    given = dataclasses.replace(
-        given, augment=_given(given.augment, flips=flips, turns=turns, crop=crop, colour=colour)
-    )
-    Recipe(finetune=given)  # says what is wrong with it
-    result = run_tuning(run, data, recipe=given, resume=resume, watch=Console())
-    print(finetuned_json(result) if as_json else finetuned_text(result))
+app.command()(advise)
+app.command()(finetune)
 
 
 @app.command()
@@ -273,7 +239,7 @@ def main() -> None:
     quieten_tensorflow()
     debug = "--debug" in sys.argv
     try:
-        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+        sys.exit(app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False) or 0)
     except TopworkError as error:
         if debug:
             raise
@@ -283,19 +249,20 @@ def main() -> None:
         kept = "stopped; features and downloads are kept: the same command goes on from there"
         print(f"topwork: {str(stop) or kept}", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if debug or not hasattr(error, "format_message"):
+            raise
+        print(_unparsed(error), file=sys.stderr)
+        sys.exit(2)
 
 
-def _settings(path: Path | None, *, strict: bool = False, **parts: dict[str, Any]) -> Recipe:
-    """The recipe in a file, or the defaults; with what the command line gives for each of its parts."""
-    recipe = Recipe.load(path) if path else Recipe()
-    given = {name: _given(getattr(recipe, name), **values) for name, values in parts.items()}
-    return dataclasses.replace(recipe, **given, strict=strict or recipe.strict)
+def _unparsed(error: Any) -> str:
+    """What the option parser has to say, in one line; the whole help where nothing was asked for.
 
-
-def _named(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
-    return dict(zip(names, values, strict=True))
-
-
-def _given(settings: Any, **values: Any) -> Any:
-    """The settings with those values that the command line gives."""
-    return dataclasses.replace(settings, **{name: v for name, v in values.items() if v is not None})
+    Known by its methods: the parser's errors have no public name that all its versions share.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(error.format_message())
+    said = " ".join(str(error.format_message()).split()).removesuffix(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "topwork"
+    return f"topwork: {said[:1].lower() + said[1:]}; all options: {command} --help"
