@@ -322,6 +322,16 @@ def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
         decode(claims(kind, side, side), 8)
 
 
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    """Each goes over all pixels for 15 bytes in the file."""
+    data = save(picture(400, 300), "JPEG", progressive=True)[:-2]
+    last = data[data.rindex(b"\xff\xda") :]
+    own = data.count(b"\xff\xda")
+    for scans, told in ((100, None), (101, "the JPEG goes over its pixels in 101 scans; the limit is 100")):
+        found = outcome(data + last * (scans - own) + b"\xff\xd9", 32)
+        assert found == told if told else not isinstance(found, str)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_no_pixels_are_no_image(kind: str) -> None:
     with pytest.raises(ImageError, match=r"no pixels \(0 x 45\)|truncated or damaged"):

@@ -131,13 +131,28 @@ def test_the_open_inference_protocol(server: Server, run: Run, files: list[bytes
                 for i in np.reshape(outputs["probabilities"]["data"], (3, 3)).argmax(1)
             ]
             assert outputs["class"]["data"] == names
+        version = client.get("/v2/models/shapes").json()["versions"][0]
+        assert client.get(f"/v2/models/shapes/versions/{version}/ready").json() == {
+            "name": "shapes",
+            "ready": True,
+        }
+        assert client.get("/v2/models/shapes/versions/0/ready").status_code == 404
+        one = {"inputs": [as_files], "outputs": [{"name": "class"}]}
+        (output,) = client.post(f"/v2/models/shapes/versions/{version}/infer", json=one).json()["outputs"]
+        assert output == {"name": "class", "datatype": "BYTES", "shape": [3], "data": names}
         wrong_tensors = (
             as_pixels | {"data": [1, 2]},
             as_pixels | {"name": "x"},
             as_files | {"shape": [2]},
             as_files | {"data": ["%%"] * 3},
         )
-        for wrong in ({}, {"inputs": []}, *({"inputs": [tensor]} for tensor in wrong_tensors)):
+        wrong_outputs = ([{"name": "x"}], [{}], "class", [["class"]])
+        for wrong in (
+            {},
+            {"inputs": []},
+            *({"inputs": [tensor]} for tensor in wrong_tensors),
+            *({"inputs": [as_files], "outputs": outputs} for outputs in wrong_outputs),
+        ):
             response = client.post("/v2/models/shapes/infer", json=wrong)
             assert response.status_code == 400
             assert isinstance(response.json()["error"], str)
@@ -170,8 +185,12 @@ def test_the_description_and_the_figures(server: Server, files: list[bytes]) -> 
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.get("/readyz").status_code == 200
         client.post("/v1/predict", content=files[0])
+        client.get("/v2/models/shapes/ready")
+        client.get("/nowhere")
         text = client.get("/metrics").text
         assert 'topwork_requests_total{route="/v1/predict",status="200"}' in text
+        assert 'topwork_requests_total{route="/v2/models/{name}/ready",status="200"}' in text
+        assert 'topwork_requests_total{route="other",status="404"}' in text
         assert "topwork_request_seconds_bucket" in text
         page = client.get("/")
         assert page.headers["content-security-policy"].startswith("default-src 'self'")
@@ -192,6 +211,7 @@ def test_limits_and_the_token(run: Run, files: list[bytes]) -> None:
             assert client.get("/healthz").status_code == 200
             response = client.post("/v1/predict", content=files[0])
             assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+            assert "Authorization: Bearer TOKEN" in client.get("/v2/models/shapes").json()["error"]
         with server.client(headers={"Authorization": "Bearer secret"}) as client:
             assert client.post("/v1/predict", content=files[0]).status_code == 200
             response = client.post("/v1/predict", content=b"x" * 20_001)
@@ -255,6 +275,35 @@ def test_every_accepted_request_is_answered(run: Run, files: list[bytes]) -> Non
     assert (code, err) == (0, "")
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
     assert all(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"] for answer in answers)
+
+
+@pytest.mark.slow
+def test_stopped_under_load_no_request_is_lost(run: Run, files: list[bytes]) -> None:
+    """Connections that are kept, each with its next request at once: none may fall between two answers."""
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(files[0])}\r\n\r\n".encode()
+    answers: list[list[bytes]] = [[] for _ in range(12)]
+
+    def ask(told: list[bytes]) -> None:
+        with socket.create_connection(server.address, timeout=60) as wire, wire.makefile("rb") as reader:
+            while not told or b"connection: close" not in told[-1]:
+                wire.sendall(head + files[0])
+                told.append(b"")  # until it is answered
+                lines = list(iter(reader.readline, b"\r\n"))
+                length = next(int(line[16:]) for line in lines if line.startswith(b"content-length: "))
+                assert len(reader.read(length)) == length
+                told[-1] = b"".join(lines)
+
+    with serving(run.path) as server:
+        threads = [threading.Thread(target=ask, args=(told,)) for told in answers]
+        for thread in threads:
+            thread.start()
+        while min(map(len, answers)) < 3:
+            time.sleep(0.01)
+        code, err = server.stop()
+        for thread in threads:
+            thread.join()
+    assert (code, err) == (0, "")
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for told in answers for answer in told)
 
 
 @pytest.mark.slow

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import random
+import socket
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
+from PIL import Image
 
 from serving import Server, pictures, serving
+from topwork.serving.settings import Limits
+from topwork.serving.wire import bounded
 from topwork.training import Run
 
 
@@ -33,6 +44,14 @@ def _bomb(side: int) -> bytes:
         + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
         + chunk(b"IEND", b"")
     )
+
+
+def _scans(side: int, count: int) -> bytes:
+    """A progressive JPEG that goes over its pixels again and again: 15 bytes for a pass."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    data = file.getvalue()[:-2]  # without its end
+    return data + data[data.rindex(b"\xff\xda") :] * count + b"\xff\xd9"
 
 
 def _mutated(good: bytes, random_: random.Random) -> bytes:
@@ -58,7 +77,7 @@ def test_mutated_pictures(server: Server, run: Run, fresh: Path) -> None:
     random_ = random.Random(0)
     with server.client() as client:
         for number in range(150):
-            data = _bomb(60_000) if number == 0 else _mutated(good, random_)
+            data = (_bomb(60_000), _scans(1000, 20_000))[number] if number < 2 else _mutated(good, random_)
             response = client.post("/v1/predict", content=data)
             assert response.status_code in (200, 400, 422), (number, response.text)
             assert str(run.path) not in response.text
@@ -86,6 +105,11 @@ RAW = [
     b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \x00\x01\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/9.9\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     b"BREW /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: " + b"a" * 200_000,
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;" + b"a" * 200_000 + b"\r\nabc\r\n0\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10_000,
 ]
 
 
@@ -99,3 +123,94 @@ def test_raw_bytes(server: Server, run: Run, fresh: Path, number: int) -> None:
         assert secret not in answer
     with server.client() as client:
         assert client.post("/v1/predict", content=pictures(fresh)[0].read_bytes()).status_code == 200
+
+
+def test_no_connection_is_held_for_nothing(server: Server) -> None:
+    """What never ends, or whose answer isn't taken, is hung up on: all at once here, each within a few seconds."""
+    body = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
+    ask = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    began = time.monotonic()
+    wires = {name: socket.create_connection(server.address) for name in ("nothing", "line", "body")}
+    wires["deaf"] = socket.socket()
+    wires["deaf"].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wires["deaf"].connect(server.address)
+    wires["line"].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b" 200 " in wires["line"].recv(4096)
+    wires["line"].sendall(b"\r\n")  # no request begins with it
+    wires["body"].sendall(body)
+
+    def deafen() -> None:
+        wires["deaf"].settimeout(60)
+        with suppress(ConnectionError):
+            while True:
+                wires["deaf"].sendall(ask)
+                time.sleep(0.002)  # one after another, as far as the server is concerned
+
+    deaf = threading.Thread(target=deafen)
+    deaf.start()
+    for name in ("nothing", "line", "body"):
+        wires[name].settimeout(60)
+        while wires[name].recv(65536):
+            pass
+    deaf.join()
+    assert time.monotonic() - began < 50  # two seconds each, on a machine that has them
+    for wire in wires.values():
+        wire.close()
+    with server.client() as client:
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_answer_that_nobody_takes_is_let_go() -> None:
+    """Of more bytes than the system would keep: the application goes on when the connection is ended."""
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(50_000_000), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})  # waits for the other side
+        done.set()
+
+    async def ask() -> None:
+        config = uvicorn.Config(
+            app, port=0, http=bounded(Limits(seconds=0.5)), lifespan="off", log_level="error"
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as wire:
+            wire.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(done.wait(), 60)
+            server.should_exit = True
+            await task
+
+    asyncio.run(ask())
+
+
+def test_bodies_are_held_up_to_a_limit(run: Run, fresh: Path) -> None:
+    """Ten times a megabyte, none of them whole: a byte more is turned away until they are let go."""
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000001\r\n\r\n"
+    good = pictures(fresh)[0].read_bytes()
+
+    def wait(held: bytes) -> None:
+        until = time.monotonic() + 60
+        while b"\ntopwork_bytes_held " + held + b"\n" not in client.get("/metrics").content:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    with (
+        serving(run.path, "--max-held-bytes", 10_000_000, "--max-bytes", 2_000_000) as server,
+        server.client() as client,
+    ):
+        wires = [socket.create_connection(server.address, timeout=60) for _ in range(10)]
+        for wire in wires:
+            wire.sendall(head + bytes(1_000_000))
+        wait(b"1e+07")
+        refused = client.post("/v1/predict", content=good)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["error"]["code"] == "busy"
+        for wire in wires:
+            wire.close()
+        wait(b"0.0")
+        assert client.post("/v1/predict", content=good).status_code == 200

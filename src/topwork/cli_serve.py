@@ -19,6 +19,9 @@ def serve(
         Path | None, typer.Option(help="A file with the token that is asked for; or TOPWORK_TOKEN.")
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body.")] = None,
+    max_held_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Of all bodies that are held at once.")
+    ] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Of one picture.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for a body to come, and to be answered.")
@@ -34,7 +37,13 @@ def serve(
     from topwork.serving.running import serve as run_server
     from topwork.serving.settings import Limits
 
-    asked = {"body_bytes": max_bytes, "pixels": max_pixels, "seconds": timeout, "queue": queue}
+    asked = {
+        "body_bytes": max_bytes,
+        "held_bytes": max_held_bytes,
+        "pixels": max_pixels,
+        "seconds": timeout,
+        "queue": queue,
+    }
     limits = Limits(**{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
     run_server(
         runs,

@@ -50,6 +50,10 @@ DECODER = "1"
 # kilobyte that claims gigabytes does not. Half of it for GIF and TIFF, whose readers warn from there on.
 MAX_PIXELS = 178_000_000
 
+# Each scan of a progressive JPEG goes over all pixels again, and takes 15 bytes in the file: 200 kB could ask for
+# hours. Encoders write about ten; libtiff draws the line here, too.
+MAX_SCANS = 100
+
 # Measured by benchmarks/decode.py.
 OVERSAMPLE = 2
 
@@ -138,6 +142,8 @@ def _check_size(size_px: int | tuple[int, int]) -> tuple[int, int]:
 def _decode(file: ImageFile, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
     if file.size is not None:
         _check_pixels(file.format, file.size)
+    if file.format == "JPEG":
+        _check_scans(file.data)
     image: Image.Image = _READERS[file.format](io.BytesIO(file.data))
     _check_pixels(file.format, image.size)
     # Turning comes last, on few pixels; until then the target lies as the file does.
@@ -171,6 +177,12 @@ def _check_pixels(format_: str, size: tuple[int, int]) -> None:
         raise ImageError(
             f"the image has {width} x {height} = {width * height:,} pixels; the limit is {limit:,}"
         )
+
+
+def _check_scans(data: bytes) -> None:
+    scans = data.count(b"\xff\xda")  # within a scan, a zero follows each 255
+    if scans > MAX_SCANS:
+        raise ImageError(f"the JPEG goes over its pixels in {scans:,} scans; the limit is {MAX_SCANS}")
 
 
 def _source_box(

@@ -20,8 +20,8 @@ from topwork import __version__
 from topwork.errors import InputError
 from topwork.serving import kserve
 from topwork.serving.answers import Answers, Problem, model_answer, picture_answer
-from topwork.serving.guard import Guard
-from topwork.serving.intake import body_of, pictures_of
+from topwork.serving.guard import Guard, State, problem
+from topwork.serving.intake import Intake, pictures_of
 from topwork.serving.metrics import Figures
 from topwork.serving.models import Registry, Served
 from topwork.serving.settings import Limits, Refused
@@ -58,12 +58,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (429, "Busy: come again after Retry-After seconds."),
     )
 }
-
-
-class State:
-    """Whether the server is to be sent more requests."""
-
-    ready = True
+TENSOR_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": kserve.REQUEST}}}}
+PROTOCOL_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": kserve.Failure, "description": told["description"]}
+    for status, told in REFUSALS.items()
+    if status != 422
+}
 
 
 def make_app(
@@ -77,8 +77,8 @@ def make_app(
     page: bool,
 ) -> tuple[Any, State]:
     """The whole, as ASGI."""
-    desk, state = Desk(limits, workers=workers), State()
-    figures = Figures(desk)
+    desk, intake, state = Desk(limits, workers=workers), Intake(limits), State()
+    figures = Figures(desk, intake)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -88,17 +88,16 @@ def make_app(
             task.cancel()
 
     app = FastAPI(title="Topwork", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
-    _predicting(app, registry, desk, figures, limits)
-    _protocol(app, registry, desk, figures, limits, state)
+    _predicting(app, registry, desk, intake, figures)
+    _protocol(app, registry, desk, intake, figures, state)
     _health(app, figures, state)
     if page:
         _page(app)
     _failures(app)
-    routes = {route.path for route in app.routes if "{" not in getattr(route, "path", "{")}  # type: ignore[attr-defined]
-    return Guard(app, figures=figures, token=token, local=local, routes=routes), state
+    return Guard(app, figures=figures, state=state, token=token, local=local), state
 
 
-def _predicting(app: FastAPI, registry: Registry, desk: Desk, figures: Figures, limits: Limits) -> None:
+def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, figures: Figures) -> None:
     @app.post(
         "/v1/predict",
         response_model=None,
@@ -121,27 +120,26 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, figures: Figures, 
             least = None if coverage is None else served.classifier.least_probability(coverage)
         except InputError as error:
             raise Refused(400, "bad_request", str(error)) from None
-        pictures = await pictures_of(request, limits)
-        answers = await desk.do(
-            [
-                partial(
-                    picture_answer,
-                    served,
-                    data,
-                    number,
-                    most_pixels=limits.pixels,
-                    top=top,
-                    least=least,
-                    explain=wanted,
-                )
-                for number, data in enumerate(pictures)
-            ]
-        )
-        for answer in answers:
-            outcome = (
-                "unreadable" if "error" in answer else "none_of_these" if answer["rejected"] else "classified"
+        desk.check()
+        async with intake.body(request) as body:
+            pictures = await pictures_of(request, body, intake.limits)
+            answers = await desk.do(
+                [
+                    partial(
+                        picture_answer,
+                        served,
+                        data,
+                        number,
+                        most_pixels=intake.limits.pixels,
+                        top=top,
+                        least=least,
+                        explain=wanted,
+                    )
+                    for number, data in enumerate(pictures)
+                ]
             )
-            figures.pictures.labels(served.name, outcome).inc()
+        for answer in answers:
+            figures.picture(served.name, rejected=answer.get("rejected"))
         if all("error" in answer for answer in answers):
             first = answers[0]["error"]
             raise Refused(422, first["code"], first["message"])
@@ -159,9 +157,10 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, figures: Figures, 
 
 
 def _protocol(
-    app: FastAPI, registry: Registry, desk: Desk, figures: Figures, limits: Limits, state: State
+    app: FastAPI, registry: Registry, desk: Desk, intake: Intake, figures: Figures, state: State
 ) -> None:
     @app.get("/v2")
+    @app.get("/v2/", include_in_schema=False)
     async def server() -> dict[str, Any]:
         return kserve.server_answer()
 
@@ -179,19 +178,24 @@ def _protocol(
         return kserve.metadata(_served(registry, name, version))
 
     @app.get("/v2/models/{name}/ready")
-    async def model_ready(name: str) -> dict[str, Any]:
-        return {"name": _served(registry, name).name, "ready": True}
+    @app.get("/v2/models/{name}/versions/{version}/ready")
+    async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
+        return {"name": _served(registry, name, version).name, "ready": True}
 
-    @app.post("/v2/models/{name}/infer")
-    @app.post("/v2/models/{name}/versions/{version}/infer")
+    @app.post("/v2/models/{name}/infer", responses=PROTOCOL_REFUSALS, openapi_extra=TENSOR_BODY)
+    @app.post(
+        "/v2/models/{name}/versions/{version}/infer", responses=PROTOCOL_REFUSALS, openapi_extra=TENSOR_BODY
+    )
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         """The Open Inference Protocol: `image` UINT8 [N, S, S, 3], or `bytes` BYTES [N], files in base64."""
         served = _served(registry, name, version)
-        body = await body_of(request, limits)
-        id, jobs = await asyncio.to_thread(kserve.jobs_of, served, body, limits)
-        looks = await desk.do(jobs)
-        figures.pictures.labels(served.name, "classified").inc(len(looks))
-        return _json(kserve.answer(served, looks, id))
+        desk.check()
+        async with intake.body(request) as body:
+            asked, jobs = await asyncio.to_thread(kserve.jobs_of, served, body, intake.limits)
+            looks = await desk.do(jobs)
+        for look in looks:
+            figures.picture(served.name, rejected=look.prediction.rejected)
+        return _json(kserve.answer(served, looks, asked))
 
 
 def _health(app: FastAPI, figures: Figures, state: State) -> None:
@@ -243,8 +247,7 @@ def _failures(app: FastAPI) -> None:
 def _failure(
     request: Request, status: int, code: str, message: str, *, retry_s: int | None = None
 ) -> Response:
-    error: Any = message if request.url.path.startswith("/v2") else {"code": code, "message": message}
-    response = _json({"error": error}, status=status)
+    response = _json(problem(request.url.path, code, message), status=status)
     if retry_s is not None:
         response.headers["retry-after"] = str(retry_s)
     if status in (408, 413):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from topwork.serving.metrics import Figures
@@ -22,16 +22,22 @@ HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"cache-control", b"no-store"),
 ]
+LEAVING = ((b"connection", b"close"),)
+
+
+@dataclass
+class State:
+    """Whether the server is to be sent more requests."""
+
+    ready: bool = True
 
 
 class Guard:
     """ASGI around an application. `local`: the server is bound to this machine alone, and is called by its names."""
 
-    def __init__(
-        self, app: Any, *, figures: Figures, token: str | None, local: bool, routes: Iterable[str]
-    ) -> None:
-        self._app, self._figures, self._token, self._local = app, figures, token, local
-        self._routes = frozenset(routes)
+    def __init__(self, app: Any, *, figures: Figures, state: State, token: str | None, local: bool) -> None:
+        self._app, self._figures, self._state = app, figures, state
+        self._token, self._local = token, local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -44,26 +50,35 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                leaving = () if self._state.ready else LEAVING
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS, *leaving]}
             await send(message)
 
         headers = dict(scope["headers"])
         try:
             if self._local and _host(headers.get(b"host", b"")) not in LOCAL:
                 # A page elsewhere whose name was made to lead here (DNS rebinding).
-                await _refuse(sent, 400, "bad_host", "this server answers to localhost and 127.0.0.1 only")
+                await _refuse(
+                    sent, path, 400, "bad_host", "this server answers to localhost and 127.0.0.1 only"
+                )
             elif self._token and path not in FREE and not self._known(headers.get(b"authorization", b"")):
-                await _refuse(sent, 401, "unauthorised", "expected the header Authorization: Bearer TOKEN")
+                told = "expected the header Authorization: Bearer TOKEN"
+                await _refuse(sent, path, 401, "unauthorised", told)
             else:
                 await self._app(scope, receive, sent)
         finally:
-            route = path if path in self._routes else "other"
+            route = getattr(scope.get("route"), "path", "other")  # as it is written, so that there are few
             self._figures.requests.labels(route, str(status)).inc()
             self._figures.seconds.labels(route).observe(time.perf_counter() - began)
 
     def _known(self, header: bytes) -> bool:
         kind, _, given = header.partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), (self._token or "").encode())
+
+
+def problem(path: str, code: str, message: str) -> dict[str, Any]:
+    """What went wrong, as the one who asks expects it: the Open Inference Protocol has a text alone."""
+    return {"error": message if path.startswith("/v2") else {"code": code, "message": message}}
 
 
 def _host(header: bytes) -> str:
@@ -73,12 +88,10 @@ def _host(header: bytes) -> str:
     return text.partition(":")[0]
 
 
-async def _refuse(send: Any, status: int, code: str, message: str) -> None:
-    body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _refuse(send: Any, path: str, status: int, code: str, message: str) -> None:
+    body = json.dumps(problem(path, code, message)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *LEAVING]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]}
-    )
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -14,37 +15,59 @@ from topwork.serving.settings import Limits, Refused
 FIELDS = 16  # of a form, beside its pictures
 
 
-async def body_of(request: Request, limits: Limits) -> bytes:
-    """The whole body.
+class Intake:
+    """Bodies are read within `body`, and count as held until its block is left."""
 
-    Raises:
-        Refused: it is too large, too slow, or broken off.
-    """
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > limits.body_bytes:
-        raise _too_large(limits)
-    parts, total = [], 0
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for part in request.stream():
-                total += len(part)
-                if total > limits.body_bytes:
-                    raise _too_large(limits)
-                parts.append(part)
-    except TimeoutError:
-        raise Refused(408, "slow", f"the body didn't come within {limits.seconds:g} s") from None
-    except ClientDisconnect:
-        raise Refused(400, "broken_off", "the body was broken off") from None
-    return b"".join(parts)
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.held = 0  # bytes of all bodies
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body.
+
+        Raises:
+            Refused: it is too large, too slow, or broken off; or all bodies together are too large.
+        """
+        body = await self._read(request)
+        try:
+            yield body
+        finally:
+            self.held -= len(body)
+
+    async def _read(self, request: Request) -> bytes:
+        limits, most_held = self.limits, max(self.limits.held_bytes, self.limits.body_bytes)
+        told = request.headers.get("content-length", "")
+        if told.isdigit() and int(told) > limits.body_bytes:
+            raise _too_large(limits)
+        parts, total, whole = [], 0, False
+        try:
+            async with asyncio.timeout(limits.seconds):
+                async for part in request.stream():
+                    total += len(part)
+                    self.held += len(part)
+                    if total > limits.body_bytes:
+                        raise _too_large(limits)
+                    if self.held > most_held:
+                        raise Refused(429, "busy", "many bytes are waiting; come again in 1 s", retry_s=1)
+                    parts.append(part)
+            whole = True
+        except TimeoutError:
+            raise Refused(408, "slow", f"the body didn't come within {limits.seconds:g} s") from None
+        except ClientDisconnect:
+            raise Refused(400, "broken_off", "the body was broken off") from None
+        finally:
+            if not whole:
+                self.held -= total
+        return b"".join(parts)
 
 
-async def pictures_of(request: Request, limits: Limits) -> list[bytes]:
+async def pictures_of(request: Request, body: bytes, limits: Limits) -> list[bytes]:
     """The pictures in a request: its body, or the files of a form. Their names are not looked at.
 
     Raises:
-        Refused: as `body_of`; or there is no picture, a form that can't be read, or too many of them.
+        Refused: there is no picture, a form that can't be read, or too many of them.
     """
-    body = await body_of(request, limits)
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/"):
         if not body:

@@ -10,9 +10,11 @@ import base64
 import binascii
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from topwork import __version__
 from topwork.errors import ImageError
@@ -20,6 +22,45 @@ from topwork.serving.models import Look, Served
 from topwork.serving.settings import Limits, Refused
 
 PLATFORM = "topwork_openvino"
+OUTPUTS = ("probabilities", "class", "novelty")
+REQUEST = {  # of an inference, for the OpenAPI description
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"enum": ["image", "bytes"]},
+                    "datatype": {"enum": ["UINT8", "BYTES"]},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "data": {"type": "array", "items": {}},
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"name": {"enum": list(OUTPUTS)}}},
+        },
+    },
+}
+
+
+class Failure(BaseModel):
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request's own name, and which outputs it wants."""
+
+    id: str | None
+    outputs: tuple[str, ...]
 
 
 def server_answer() -> dict[str, Any]:
@@ -47,8 +88,8 @@ def metadata(served: Served) -> dict[str, Any]:
     }
 
 
-def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[str | None, list[Callable[[], Look]]]:
-    """The request's id, and one job a picture.
+def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[Asked, list[Callable[[], Look]]]:
+    """What is asked for, and one job a picture.
 
     Raises:
         Refused: the body is no such request.
@@ -58,7 +99,7 @@ def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[str | None, li
         tensor = plain["inputs"][0]
         name, kind, shape, data = tensor["name"], tensor["datatype"], tensor["shape"], tensor["data"]
         count = int(shape[0])
-        given = plain.get("id")
+        asked = Asked(_text(plain.get("id")), _wanted(served, plain.get("outputs")))
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
         raise Refused(
             400, "bad_request", "expected JSON with inputs[0]: name, datatype, shape, data"
@@ -66,13 +107,13 @@ def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[str | None, li
     if not 0 < count <= limits.pictures:
         raise Refused(400, "bad_request", f"expected 1 to {limits.pictures} pictures; got {count}")
     if (name, kind) == ("bytes", "BYTES"):
-        return _text(given), [_file_job(served, _file(text), limits) for text in _files(data, count)]
+        return asked, [_file_job(served, _file(text), limits) for text in _files(data, count)]
     if (name, kind) == ("image", "UINT8"):
-        return _text(given), [_pixel_job(served, pixels) for pixels in _pixels(served, data, shape)]
+        return asked, [_pixel_job(served, pixels) for pixels in _pixels(served, data, shape)]
     raise Refused(400, "bad_request", "expected the input `image` UINT8 or `bytes` BYTES")
 
 
-def answer(served: Served, looks: list[Look], id: str | None) -> dict[str, Any]:
+def answer(served: Served, looks: list[Look], asked: Asked) -> dict[str, Any]:
     p = np.stack([look.prediction.probabilities for look in looks])  # type: ignore[misc]
     outputs: list[dict[str, Any]] = [
         _output("probabilities", "FP32", p.shape, [round(float(v), 7) for v in p.ravel()]),
@@ -81,12 +122,24 @@ def answer(served: Served, looks: list[Look], id: str | None) -> dict[str, Any]:
     if served.classifier.novelty is not None:
         far = [look.prediction.novelty for look in looks]
         outputs.append(_output("novelty", "FP32", (len(looks), 1), far))
+    outputs = [output for output in outputs if output["name"] in asked.outputs]
     told = {"model_name": served.name, "model_version": served.version, "outputs": outputs}
-    return told if id is None else {**told, "id": id}
+    return told if asked.id is None else {**told, "id": asked.id}
 
 
 def _output(name: str, kind: str, shape: tuple[int, ...], data: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": kind, "shape": list(shape), "data": data}
+
+
+def _wanted(served: Served, outputs: Any) -> tuple[str, ...]:
+    """The outputs that are asked for; all, if none is."""
+    known = OUTPUTS if served.classifier.novelty is not None else OUTPUTS[:-1]
+    if not outputs:
+        return known
+    names = tuple(output["name"] for output in outputs)
+    if any(name not in known for name in names):
+        raise Refused(400, "bad_request", f"expected outputs among {', '.join(known)}")
+    return names
 
 
 def _text(id: Any) -> str | None:

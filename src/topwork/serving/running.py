@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +18,11 @@ from topwork.serving.settings import Limits
 
 try:
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    from topwork.serving.app import State, make_app
+    from topwork.serving.app import make_app
+    from topwork.serving.guard import State
     from topwork.serving.models import Registry
+    from topwork.serving.wire import bounded
 except ModuleNotFoundError as error:
     if error.name not in (
         "uvicorn",
@@ -35,16 +38,31 @@ except ModuleNotFoundError as error:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IDLE_S = 30  # a connection without a request is kept so long
+LEAVING_S = 1.0  # from the signal until no request is taken any more, where anybody is connected
 
 
 class Server(uvicorn.Server):
-    """`state` says that it is on its way down, from the first signal on."""
+    """`state` says that it is on its way down, from the first signal on.
+
+    For a moment it goes on as before, but that each answer closes its connection: else a request that lies in a
+    kept connection, unread, would be lost with it. A second signal ends that moment.
+    """
 
     state: State
+    _leave_at: float | None = None
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.state.ready = False
-        super().handle_exit(sig, frame)
+        if self._leave_at is None:
+            self._leave_at = time.monotonic() + LEAVING_S
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._leave_at is not None:
+            idle = not self.server_state.connections
+            self.should_exit = self.should_exit or idle or time.monotonic() > self._leave_at
+        return await super().on_tick(counter)
 
 
 def serve(
@@ -80,11 +98,15 @@ def serve(
         http=bounded(limits),
         loop="auto",
         lifespan="on",
-        log_level="warning",
+        ws="none",
+        log_level="error",  # strangers' broken requests are no news, and would fill the log
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=math.ceil(2 * limits.seconds)
+        + 5,  # beyond the limits: nobody takes the answer
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = Server(config)
     server.state = state
     shown = f"[{host}]" if ":" in host else host
@@ -103,58 +125,10 @@ def serve(
     os._exit(0)
 
 
-def bounded(limits: Limits) -> type[Any]:
-    """The HTTP protocol, with a limit on how long a request's head may be, and take."""
-
-    class Bounded(HttpToolsProtocol):
-        _head_open, _head_bytes = True, 0
-        _clock: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait()
-
-        def connection_lost(self, exc: Any) -> None:
-            if self._clock:
-                self._clock.cancel()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if self._head_open:
-                self._head_bytes += len(data)
-                # Data of the body may come with the head: what counts is a head that hasn't ended by then.
-                super().data_received(data)
-                if (
-                    self._head_open
-                    and self._head_bytes > limits.head_bytes
-                    and not self.transport.is_closing()
-                ):
-                    self.send_400_response("The head of the request is too long.")
-                return
-            super().data_received(data)
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            if not self._head_open:
-                self._head_open, self._head_bytes = True, 0
-                self._wait()
-
-        def on_headers_complete(self) -> None:
-            self._head_open = False
-            if self._clock:
-                self._clock.cancel()
-            super().on_headers_complete()
-
-        def _wait(self) -> None:
-            if self._clock:
-                self._clock.cancel()
-            self._clock = self.loop.call_later(limits.seconds, self._late)
-
-        def _late(self) -> None:
-            if self._head_open and not self.transport.is_closing():
-                self.transport.close()
-
-    return Bounded
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not so an answer to a connection that was ended meanwhile, of which uvloop makes an exception."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -11,12 +11,14 @@ from topwork.errors import InputError
 class Limits:
     """Of one request and of all together.
 
-    `body_bytes`: of a request's body; `pixels`: of one picture, by its header; `pictures`: in one request; `seconds`:
-    until a body is read, and again until it is answered; `head_bytes`: of the request line and its headers;
-    `queue`: pictures that are waiting or worked on, beyond which a request is turned away with 429.
+    `body_bytes`: of a request's body; `held_bytes`: of all bodies that are held at once, or of one; `pixels`: of one
+    picture, by its header; `pictures`: in one request; `seconds`: until a head is read, a body is read, it is
+    answered, the answer is taken; `head_bytes`: of the request line and its headers; `queue`: pictures that are
+    waiting or worked on. Beyond `held_bytes` or `queue`, a request is turned away with 429.
     """
 
     body_bytes: int = 32_000_000
+    held_bytes: int = 256_000_000
     pixels: int = 50_000_000
     pictures: int = 64
     seconds: float = 20.0

@@ -30,6 +30,17 @@ class Desk:
         self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="topwork-serve")
 
+    def check(self, count: int = 1) -> None:
+        """Whether `count` pictures may come in now; asked for one, before a body is read for nothing.
+
+        Raises:
+            Refused: too many are inside.
+        """
+        if self.inside + count > self.limits.queue:
+            wait = self._wait_s()
+            told = f"{self.inside} pictures are waiting; come again in {wait} s"
+            raise Refused(429, "busy", told, retry_s=wait)
+
     async def do(self, jobs: list[Callable[[], Result]]) -> list[Result]:
         """The results of `jobs`, in order, all of them or none.
 
@@ -43,11 +54,7 @@ class Desk:
                 f"{len(jobs)} pictures in one request; the limit is {self.limits.queue}: send fewer",
             )
         with self._turn:
-            if self.inside + len(jobs) > self.limits.queue:
-                wait = max(1, math.ceil(self.inside * self._seconds / self.workers))
-                raise Refused(
-                    429, "busy", f"{self.inside} pictures are waiting; come again in {wait} s", retry_s=wait
-                )
+            self.check(len(jobs))
             self.inside += len(jobs)
         futures = [self._pool.submit(self._timed, job) for job in jobs]
         for future in futures:
@@ -58,13 +65,15 @@ class Desk:
         except TimeoutError:
             for future in futures:
                 future.cancel()
-            raise Refused(
-                503, "timeout", f"not answered within {self.limits.seconds:g} s; come again", retry_s=1
-            ) from None
+            told = f"not answered within {self.limits.seconds:g} s; send fewer or smaller pictures, or come again"
+            raise Refused(429, "timeout", told, retry_s=self._wait_s()) from None
 
     async def aside(self, job: Callable[[], Result]) -> Result:
         """Work that is no picture. The workers end with the process, not before: a network's requests are theirs."""
         return await asyncio.wrap_future(self._pool.submit(job))
+
+    def _wait_s(self) -> int:
+        return max(1, math.ceil(self.inside * self._seconds / self.workers))
 
     def _timed(self, job: Callable[[], Result]) -> Result:
         began = time.perf_counter()
