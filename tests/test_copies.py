@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from topwork.checks.duplicates import confirmed_pairs, duplicate_groups
+from topwork.checks import duplicates
+from topwork.checks.duplicates import NEIGHBOURS, confirmed_pairs, duplicate_groups
 from topwork.checks.looks import LOOKED_PX, MEASURES, THUMBNAIL_PX, measured, unpacked
 from topwork.images import decode, size_of
 
@@ -129,3 +131,37 @@ def test_a_look_goes_through_the_store_unchanged() -> None:
     grey = pixels @ np.array([0.299, 0.587, 0.114])
     assert looks.contrast[0] == pytest.approx(grey.std(), rel=1e-4)
     assert looks.dark[0] == pytest.approx(np.percentile(grey, 5), rel=1e-4)
+
+
+def test_blocks_change_nothing(originals: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbnails = looks_of([*originals, *(change(scene(i)) for change in CHANGES.values() for i in (1, 2))])
+    features = np.random.default_rng(0).normal(size=(len(thumbnails), 8)).astype(np.float32)
+    whole = list(confirmed_pairs(features, thumbnails))
+    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(duplicates, "AT_ONCE", 3)
+    parts = list(confirmed_pairs(features, thumbnails))
+    assert [pair[:2] for pair in parts] == [pair[:2] for pair in whole]
+    assert [pair[2] for pair in parts] == pytest.approx([pair[2] for pair in whole], abs=1e-4)
+
+
+@pytest.mark.parametrize("least", [-1.0, 0.2, 0.6])
+def test_candidates_are_the_nearest_of_all(least: float) -> None:
+    """Against a full sort: where many are near enough, where few are, and where none is."""
+    rows = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = {(a, b) for part in duplicates._neighbours(rows, rows, least) for a, b in part.tolist()}
+    likeness = rows @ rows.T
+    nearest = np.argsort(-likeness, axis=1)[:, : NEIGHBOURS + 1]
+    assert found == {(a, b) for a in range(300) for b in nearest[a].tolist() if likeness[a, b] >= least}
+
+
+def test_large_thumbnails_are_not_all_held_at_once() -> None:
+    random = np.random.default_rng(0)
+    thumbnails = random.integers(0, 256, (2000, THUMBNAIL_PX, THUMBNAIL_PX, 3), np.uint8)
+    features = random.normal(size=(2000, 64)).astype(np.float32)
+    tracemalloc.start()
+    assert list(confirmed_pairs(features, thumbnails)) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # As float32 they would be 55 MB at one size alone; the 1,000 that what is common is learnt from are 28 MB.
+    assert peak < 115_000_000

@@ -7,6 +7,7 @@ over each other, mirrored, and cropped, two thumbnails must correlate. What all 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,85 +71,102 @@ def duplicate_groups(keys: tuple[bytes, ...], features: Array, thumbnails: Array
 
 def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows that show one picture, and how well they correlate."""
-    pictures = thumbnails.astype(np.float32)
-    flat = pictures.mean(axis=-1).std(axis=(1, 2)) < FLAT
-    scales = {side: _Scale.of(_shrunk(pictures, side), ~flat) for side in (ROUGH_PX, COARSE_PX, THUMBNAIL_PX)}
-    pairs = np.array(sorted(_candidates(features, scales[ROUGH_PX], flat)), np.int64).reshape(-1, 3)
+    flat = np.concatenate([_flat(thumbnails[block]) for block in _blocks(len(thumbnails))])
+    typical = np.flatnonzero(~flat)
+    typical = typical[:: max(1, len(typical) // LEARNT_FROM)]
+    sizes = {side: _Common.of(_shrunk(thumbnails[typical], side)) for side in (ROUGH_PX, *STEPS)}
+    pairs = _candidates(features, thumbnails, sizes[ROUGH_PX], flat)
     for start in range(0, len(pairs), AT_ONCE):
         a, b, mirror = pairs[start : start + AT_ONCE].T
-        likeness = np.maximum(
-            _registered(scales, a, b, mirror.astype(bool)), _registered(scales, b, a, mirror.astype(bool))
-        )
+        one, other, turn = thumbnails[a], thumbnails[b], mirror.astype(bool)
+        likeness = np.maximum(_registered(sizes, one, other, turn), _registered(sizes, other, one, turn))
         for i in np.flatnonzero(likeness >= CONFIRMED).tolist():
             yield int(a[i]), int(b[i]), float(likeness[i])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scale:
-    """Pictures at one size, and what they have in common: their mean and the directions in which they mostly vary.
+class _Common:
+    """What pictures of one size have in common: their mean (D,), and the directions in which they mostly vary.
 
-    `pictures`: float32 (N, s, s, 3), `mean` (D,), `directions` (M, D), orthonormal. `own`: `residual(pictures)`.
+    `directions`: float32 (M, D), orthonormal.
     """
 
-    pictures: Array
     mean: Array
     directions: Array
-    own: Array
 
     @classmethod
-    def of(cls, pictures: Array, told: Array) -> _Scale:
+    def of(cls, pictures: Array) -> _Common:
         from threadpoolctl import threadpool_limits
 
-        rows = _normal(pictures).reshape(len(pictures), -1)
-        known = rows[told]
-        known = known[:: max(1, len(known) // LEARNT_FROM)]
+        rows = _rows(_normal(pictures))
         mean, directions = np.zeros(rows.shape[1], np.float32), np.zeros((0, rows.shape[1]), np.float32)
-        if len(known) >= ENOUGH:
-            mean = known.mean(axis=0)
-            centred = known - mean
-            count = min(DIRECTIONS, len(known) // ENOUGH)
+        if len(rows) >= ENOUGH:
+            mean = rows.mean(axis=0)
+            centred = rows - mean
+            count = min(DIRECTIONS, len(rows) // ENOUGH)
             with threadpool_limits(1, user_api="blas"):  # on a busy machine, more are many times slower
                 _, vectors = np.linalg.eigh(centred @ centred.T)
             directions = _unit(vectors[:, -count:].T @ centred)
-        scale = cls(pictures, mean, directions, rows)
-        return cls(pictures, mean, directions, scale.residual(pictures))
+        return cls(mean, directions)
 
     def residual(self, pictures: Array) -> Array:
         """What is a picture's own, as rows of length 1, float32 (P, D)."""
-        rows = _normal(pictures).reshape(len(pictures), -1) - self.mean
+        rows = _rows(_normal(pictures)) - self.mean
         return _unit(rows - (rows @ self.directions.T) @ self.directions)
 
 
-def _candidates(features: Array, rough: _Scale, flat: Array) -> Iterator[tuple[int, int, bool]]:
-    """Pairs of rows to be confirmed, and whether one is to be mirrored."""
+def _candidates(features: Array, thumbnails: Array, rough: _Common, flat: Array) -> Array:
+    """Pairs of rows to be confirmed, in order, and whether one is to be mirrored, int64 (P, 3)."""
     by_features = _unit(features - features.mean(axis=0) if len(features) >= ENOUGH else features)
-    mirrored = rough.residual(rough.pictures[:, :, ::-1])
-    found: set[tuple[int, int]] = set()
-    for queries, index, least in (
-        (by_features, by_features, NEAR_FEATURES),
-        (rough.own, rough.own, NEAR_THUMBNAILS),
-        (mirrored, rough.own, NEAR_THUMBNAILS),
-    ):
-        for a, b in _neighbours(queries, index, least):
-            if a != b and not flat[a] and not flat[b]:
-                found.add((min(a, b), max(a, b)))
-    for a, b in found:
-        upright, turned = float(rough.own[a] @ rough.own[b]), float(mirrored[a] @ rough.own[b])
-        if max(upright, turned) >= ROUGHLY:
-            yield a, b, turned > upright
+    # Only at this size are all pictures held at once: 1.7 kB each; the larger ones are made as pairs need them.
+    small = [_shrunk(thumbnails[block], ROUGH_PX) for block in _blocks(len(thumbnails))]
+    own = np.concatenate([rough.residual(part) for part in small])
+    mirrored = np.concatenate([rough.residual(part[:, :, ::-1]) for part in small])
+    found = np.concatenate(
+        [
+            near
+            for queries, index, least in (
+                (by_features, by_features, NEAR_FEATURES),
+                (own, own, NEAR_THUMBNAILS),
+                (mirrored, own, NEAR_THUMBNAILS),
+            )
+            for near in _neighbours(queries, index, least)
+        ]
+    )
+    found = found[(found[:, 0] != found[:, 1]) & ~flat[found].any(axis=1)]
+    a, b = np.unique(np.sort(found, axis=1), axis=0).T
+    upright, turned = _alike(own, own, a, b), _alike(mirrored, own, a, b)
+    pairs = np.stack([a, b, turned > upright], axis=1)
+    return np.asarray(pairs[np.maximum(upright, turned) >= ROUGHLY])
 
 
-def _neighbours(queries: Array, index: Array, least: float) -> Iterator[tuple[int, int]]:
+def _alike(one: Array, other: Array, a: Array, b: Array) -> Array:
+    """The products of rows `a` of one and rows `b` of the other, (P,)."""
+    likeness = np.empty(len(a), np.float32)
+    for block in _blocks(len(a)):
+        likeness[block] = np.einsum("pd,pd->p", one[a[block]], other[b[block]])
+    return likeness
+
+
+def _neighbours(queries: Array, index: Array, least: float) -> Iterator[Array]:
+    """Rows of `queries` and their nearest rows of `index`, int64 (P, 2) at a time."""
     count = min(NEIGHBOURS + 1, len(index))
-    for start in range(0, len(queries), ROWS_AT_ONCE):
-        likeness = queries[start : start + ROWS_AT_ONCE] @ index.T
-        near = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
-        rows, places = np.nonzero(np.take_along_axis(likeness, near, axis=1) >= least)
-        yield from zip((start + rows).tolist(), near[rows, places].tolist(), strict=True)
+    for block in _blocks(len(queries)):
+        likeness = queries[block] @ index.T
+        near = likeness >= least
+        # Few have so many that the nearest must be picked: to look for them in every row takes longer.
+        many = np.flatnonzero(np.count_nonzero(near, axis=1) > count)
+        nearest = np.argpartition(-likeness[many], count - 1, axis=1)[:, :count]
+        near[many] = False
+        near[many[:, None], nearest] = True
+        rows, places = np.nonzero(near)
+        yield np.stack([block.start + rows, places], axis=1)
 
 
-def _registered(scales: dict[int, _Scale], whole: Array, cut: Array, mirror: Array) -> Array:
+def _registered(sizes: dict[int, _Common], whole: Array, cut: Array, mirror: Array) -> Array:
     """How well each second picture correlates with the first, once it is shifted and stretched to fit, (P,).
+
+    `whole`, `cut`: thumbnails, uint8 (P, 48, 48, 3). `mirror`: bool (P,), whether the second is to be mirrored.
 
     Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
     coarse to fine; here with a stretch and a shift along each axis.
@@ -159,25 +177,22 @@ def _registered(scales: dict[int, _Scale], whole: Array, cut: Array, mirror: Arr
     for side, least in ((COARSE_PX, COARSELY), (THUMBNAIL_PX, CONFIRMED)):
         if not len(going):
             break
-        scale = scales[side]
-        source = scale.pictures[cut[going]]
+        common = sizes[side]
+        source, still = _shrunk(cut[going], side), _shrunk(whole[going], side)
         source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
-        grey, target = (
-            _normal(p.mean(axis=3, keepdims=True)) for p in (source, scale.pictures[whole[going]])
-        )
+        grey, target = (_normal(p.mean(axis=3, keepdims=True)) for p in (source, still))
         at = where[going]
         for _ in range(STEPS[side]):
             at = (at + _step(grey, target, at)).clip(-FARTHEST, FARTHEST)
-        own = scale.own[whole[going]]
+        own = common.residual(still)
         before, after = (
-            np.einsum("pi,pi->p", own, scale.residual(_warped(source, place))) for place in (where[going], at)
+            np.einsum("pi,pi->p", own, common.residual(_warped(source, place)))
+            for place in (where[going], at)
         )
         where[going] = np.where((after > before)[:, None], at, where[going])
         score = np.maximum(before, after)
         if side == THUMBNAIL_PX:
-            likeness[going] = np.minimum(
-                score, _whole(_warped(source, where[going]), scale.pictures[whole[going]])
-            )
+            likeness[going] = np.minimum(score, _whole(_warped(source, where[going]), still))
         going = going[score >= least]
     return likeness
 
@@ -237,14 +252,30 @@ def _normal(pictures: Array) -> Array:
     return np.asarray(centred / np.maximum(deviation, 1e-6), np.float32)
 
 
+def _rows(pictures: Array) -> Array:
+    return pictures.reshape(len(pictures), math.prod(pictures.shape[1:]))
+
+
 def _unit(rows: Array) -> Array:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _shrunk(pictures: Array, side: int) -> Array:
+def _flat(thumbnails: Array) -> Array:
+    """Whether there is nothing in them to compare, bool (P,)."""
+    return np.asarray(thumbnails.astype(np.float32).mean(axis=-1).std(axis=(1, 2)) < FLAT)
+
+
+def _shrunk(thumbnails: Array, side: int) -> Array:
+    """uint8 (P, 48, 48, 3) → float32 (P, side, side, 3)."""
+    pictures = thumbnails.astype(np.float32)
+    if side == THUMBNAIL_PX:
+        return pictures
     cell = THUMBNAIL_PX // side
-    n = len(pictures)
-    return np.asarray(pictures.reshape(n, side, cell, side, cell, 3).mean(axis=(2, 4)), np.float32)
+    return np.asarray(pictures.reshape(-1, side, cell, side, cell, 3).mean(axis=(2, 4)), np.float32)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE))
 
 
 class _Joined:
