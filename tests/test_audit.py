@@ -117,7 +117,7 @@ def test_the_command(call: Topwork, faulty: Path, tmp_path: Path) -> None:
     code, text, _ = call("audit", faulty, "--out", out, "--size", SIZE_PX)
     assert code == 0
     assert "The same picture under two labels: 1" in text
-    assert {p.name for p in out.iterdir()} == {"audit.json", "fixes.csv"}
+    assert {p.name for p in out.iterdir()} == {"audit.html", "audit.json", "fixes.csv"}
     code, text, _ = call("audit", faulty, "--json", "--size", SIZE_PX)
     assert json.loads(text)["counts"]["duplicate"] == 1
     one_line(call("audit", faulty, "--out", out, "--size", SIZE_PX), "holds fixes already")

@@ -14,7 +14,8 @@ from topwork.data.sources import load
 from topwork.errors import InputError
 from topwork.features import extract, open_store
 from topwork.recipe import Recipe
-from topwork.runfolder import AUDIT, FIXES, Clock
+from topwork.reporting.audit_page import write_audit_page
+from topwork.runfolder import AUDIT, AUDIT_PAGE, FIXES, Clock
 from topwork.watch import Silent, Watch
 
 
@@ -27,8 +28,8 @@ def audit(
 ) -> Audit:
     """Find files that can't be read, copies, leaks, wrong labels, odd pictures, and classes too small.
 
-    Nothing in the user's folder is changed. With `out`, a new or empty folder, `audit.json` and `fixes.csv` are
-    written there: the second to be edited and given to `train`.
+    Nothing in the user's folder is changed. With `out`, a new or empty folder, `audit.html`, `audit.json` and
+    `fixes.csv` are written there: to look at, for programs, and to be edited and given to `train`.
 
     Args:
         data: a data set, or what `topwork.load` takes.
@@ -79,6 +80,7 @@ def audit(
     )
     if folder is not None:
         write_audit(folder, result, FIXES)
+        write_audit_page(folder, result, features.dataset, watch)
     return result
 
 
@@ -96,7 +98,7 @@ def _folder(out: str | Path | None) -> Path | None:
             f"{folder}: holds fixes already, which may have been edited; choose another --out, or remove "
             f"{folder / FIXES}"
         )
-    if others := held - {AUDIT}:
+    if others := held - {AUDIT, AUDIT_PAGE}:
         raise InputError(
             f"{folder}: expected a new or empty folder; it holds {sorted(others)[0]!r}; choose another --out"
         )

@@ -17,7 +17,9 @@ Json = Annotated[
 
 def audit(
     data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
-    out: Annotated[Path | None, typer.Option(help="A new folder for audit.json and fixes.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for audit.html, audit.json and fixes.csv.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,

@@ -48,7 +48,7 @@ def audit_text(audit: Audit, out: Path | None) -> str:
     elif out is None:
         lines += ["", "Next: the same with --out FOLDER, for all of them as files, and as pictures"]
     else:
-        lines += ["", f"{out} holds audit.json and fixes.csv; nothing of yours was changed."]
+        lines += ["", f"{out / 'audit.html'} shows them all; nothing of yours was changed."]
         lines += [
             f"Next: edit {out / 'fixes.csv'}, then topwork train DATA --out RUN --fixes {out / 'fixes.csv'}"
         ]

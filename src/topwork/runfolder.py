@@ -15,7 +15,7 @@ from topwork.features import Features
 from topwork.neighbours import NEIGHBOURS
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
-PAGE, AUDIT, FIXES = "report.html", "audit.json", "fixes.csv"
+PAGE, AUDIT, FIXES, AUDIT_PAGE = "report.html", "audit.json", "fixes.csv", "audit.html"
 FILES = (
     DESCRIPTION,
     GRAPH,

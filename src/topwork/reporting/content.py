@@ -99,7 +99,7 @@ def content_of(folder: Path) -> Content:
         else None,
         growth=tuple(report.get("growth") or ()),
         notes=tuple(_notes(report, evaluation)),
-        findings=tuple(_findings(audit["findings"])),
+        findings=finding_groups(audit["findings"]),
         facts=tuple(_facts(report, described)),
         recipe=(folder / RECIPE).read_text(encoding="utf-8"),
     )
@@ -144,17 +144,25 @@ def _shown(tested: list[Shot]) -> tuple[Shot, ...]:
     return tuple(kept)
 
 
-def _findings(found: Iterable[dict[str, Any]]) -> Iterable[FindingGroup]:
+def finding_groups(found: Iterable[dict[str, Any]], *, most: int = FINDINGS) -> tuple[FindingGroup, ...]:
+    """Findings as `audit.json` has them, by kind; of each at most so many are shown."""
     of_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for finding in found:
         of_kind[finding["kind"]].append(finding)
-    for name, kind in KINDS.items():
-        if those := of_kind[name]:
-            items = tuple(
+    return tuple(
+        FindingGroup(
+            name,
+            kind.title,
+            kind.meaning,
+            len(those),
+            tuple(
                 Item(tuple(f["ids"][:COPIES]), tuple(str(v) for v in f["labels"] if v), f["note"])
-                for f in those[:FINDINGS]
-            )
-            yield FindingGroup(name, kind.title, kind.meaning, len(those), items)
+                for f in those[:most]
+            ),
+        )
+        for name, kind in KINDS.items()
+        if (those := of_kind[name])
+    )
 
 
 def _notes(report: dict[str, Any], evaluation: Evaluation | None) -> Iterable[str]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from html import escape
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 
 from topwork.evaluation import Evaluation
 from topwork.reporting import charts
-from topwork.reporting.content import Content, FindingGroup, Item
+from topwork.reporting.content import Content, FindingGroup
+from topwork.reporting.frame import data_uri, finding_list, framed, listed, named
 
 MATRIX = 30  # classes that a matrix is drawn for; more, and the commonest confusions are listed
 CONFUSIONS = 40
@@ -22,40 +18,21 @@ CONFUSIONS = 40
 
 def render(content: Content, pictures: Mapping[str, bytes], maps: Mapping[str, bytes]) -> str:
     """The page as text. `pictures`, `maps`: JPEG bytes by the image's id; what is missing is shown by its name."""
-    style, script = _file("report.css"), _file("report.js")
     shots = [
         {"id": s.id, "label": s.label, "said": s.prediction, "sure": round(s.probability, 4)}
         for s in content.shots
     ]
     data = {
         "shots": shots,
-        "pictures": {id: _data_uri(bytes_) for id, bytes_ in pictures.items()},
-        "maps": {id: _data_uri(bytes_) for id, bytes_ in maps.items()},
+        "pictures": {id: data_uri(bytes_) for id, bytes_ in pictures.items()},
+        "maps": {id: data_uri(bytes_) for id, bytes_ in maps.items()},
     }
-    # No text may end the element early: "<" is written as JSON's escape.
-    embedded = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    )
-    body = "".join(_sections(content))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>Topwork report: {escape(content.title)}</title><style>{style}</style></head><body>"
-        '<a class="skip" href="#main">Skip to the content</a>'
-        f"<header><p>Topwork report</p><h1>{escape(content.title)}</h1>"
-        '<button type="button" id="theme" aria-pressed="false">Dark</button></header>'
-        f'<nav aria-label="Sections"><ul>{_links(content)}</ul></nav><main id="main">{body}</main>'
-        f'<script type="application/json" id="data">{embedded}</script><script>{script}</script></body></html>\n'
-    )
+    return framed("report", content.title, _links(content), "".join(_sections(content)), data)
 
 
 def _sections(content: Content) -> Iterator[str]:
     e = content.evaluation
-    yield f'<section id="score"><h2>Score</h2>{_score(e) if e else ""}{_list(content.notes, "notes")}</section>'
+    yield f'<section id="score"><h2>Score</h2>{_score(e) if e else ""}{listed(content.notes, "notes")}</section>'
     if e:
         yield f'<section id="confusions"><h2>What is taken for what</h2>{_confusions(e)}</section>'
         yield _gallery(e)
@@ -68,7 +45,7 @@ def _sections(content: Content) -> Iterator[str]:
     if content.curve:
         yield (
             '<section id="growth"><h2>Would more photos help?</h2><div class="split">'
-            f"{charts.learning(content.curve)}{_list(content.growth, 'plain')}</div></section>"
+            f"{charts.learning(content.curve)}{listed(content.growth, 'plain')}</div></section>"
         )
     if e:
         yield f'<section id="classes"><h2>Class by class</h2>{_classes(e)}</section>'
@@ -80,7 +57,7 @@ def _sections(content: Content) -> Iterator[str]:
     )
 
 
-def _links(content: Content) -> str:
+def _links(content: Content) -> dict[str, str]:
     names = {
         "score": "Score",
         "confusions": "Confusions",
@@ -95,7 +72,7 @@ def _links(content: Content) -> str:
         names = {k: v for k, v in names.items() if k in ("score", "growth", "audit", "recipe")}
     if not content.curve:
         names.pop("growth", None)
-    return "".join(f'<li><a href="#{id}">{name}</a></li>' for id, name in names.items())
+    return names
 
 
 def _score(e: Evaluation) -> str:
@@ -114,7 +91,7 @@ def _score(e: Evaluation) -> str:
     cells = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)
     return (
         f'<p class="headline"><strong>{100 * e.accuracy:.1f} %</strong> of {e.n} test images are right '
-        f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always answering {_name(e.baseline.name)} would give "
+        f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always answering {named(e.baseline.name)} would give "
         f"{100 * e.baseline.accuracy:.1f} %.</p>{charts.bar(e.accuracy, low, high, e.baseline.accuracy)}"
         '<p class="legend"><span class="key-interval"></span> 95 % interval <span class="key-baseline"></span> '
         "always answering the commonest class</p><details><summary>Other scores</summary>"
@@ -130,7 +107,7 @@ def _confusions(e: Evaluation) -> str:
         order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
         pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
         rows = "".join(
-            f'<tr><th scope="row">{_name(e.classes[i])}</th><td>{_name(e.classes[j])}</td>'
+            f'<tr><th scope="row">{named(e.classes[i])}</th><td>{named(e.classes[j])}</td>'
             f"<td>{_cell(e.classes[i], e.classes[j], int(wrong[i, j]), 0.0)}</td></tr>"
             for i, j in pairs
             if wrong[i, j]
@@ -138,7 +115,7 @@ def _confusions(e: Evaluation) -> str:
         head = '<tr><th scope="col">is</th><th scope="col">was called</th><th scope="col">images</th></tr>'
         table = f'<table class="listing"><thead>{head}</thead><tbody>{rows}</tbody></table>'
         return f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusions">{table}</div>'
-    columns = "".join(f'<th scope="col"><span>{_name(name)}</span></th>' for name in e.classes)
+    columns = "".join(f'<th scope="col"><span>{named(name)}</span></th>' for name in e.classes)
     rows = ""
     for i, name in enumerate(e.classes):
         total = max(1, int(e.confusion[i].sum()))
@@ -147,7 +124,7 @@ def _confusions(e: Evaluation) -> str:
             f"{_cell(name, e.classes[j], int(n), int(n) / total) if n else '<span class=none>·</span>'}</td>"
             for j, n in enumerate(e.confusion[i].tolist())
         )
-        rows += f'<tr><th scope="row">{_name(name)}</th>{cells}</tr>'
+        rows += f'<tr><th scope="row">{named(name)}</th>{cells}</tr>'
     return (
         f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
         "<caption>Rows: what it is. Columns: what it was called.</caption>"
@@ -195,7 +172,7 @@ def _classes(e: Evaluation) -> str:
                 f"{charts.bar(s.recall, low, high)}"
             )
         rows += (
-            f'<tr><th scope="row" data-sort="{escape(s.name)}">{_name(s.name)}</th><td data-sort="{s.n}">{s.n}</td>'
+            f'<tr><th scope="row" data-sort="{escape(s.name)}">{named(s.name)}</th><td data-sort="{s.n}">{s.n}</td>'
             f'<td data-sort="{-1 if s.recall is None else s.recall:.6f}">{recall}</td>'
             f'<td data-sort="{s.precision:.6f}">{100 * s.precision:.1f} %</td>'
             f'<td data-sort="{-1 if s.f1 is None else s.f1:.6f}">'
@@ -214,49 +191,4 @@ def _audit(findings: tuple[FindingGroup, ...]) -> str:
         "<p>Nothing of yours was changed. What you want changed, say in <code>fixes.csv</code>, and train with "
         "<code>--fixes</code>.</p>"
     )
-    for group in findings:
-        items = "".join(_item(item) for item in group.items)
-        shown = (
-            f"{len(group.items)} of {group.count} shown; all are in audit.json"
-            if len(group.items) < group.count
-            else ""
-        )
-        out += (
-            f'<details class="finding" open><summary><h3>{escape(group.title)}: {group.count}</h3></summary>'
-            f"<p>{escape(group.meaning)} {shown}</p><ul>{items}</ul></details>"
-        )
-    return out
-
-
-def _item(item: Item) -> str:
-    pictures = "".join(
-        f'<img data-picture="{escape(id)}" alt="{escape(id)}" loading="lazy" width="112" height="112">'
-        for id in item.ids
-    )
-    labels = ", ".join(_name(label) for label in dict.fromkeys(item.labels))
-    ids = ", ".join(f"<code>{escape(id)}</code>" for id in item.ids)
-    told = f"<p>{labels}</p><p>{ids}</p><p>{escape(item.note)}</p>"
-    return f'<li><div class="pictures">{pictures}</div><div>{told}</div></li>'
-
-
-def _name(text: str) -> str:
-    """A name that may hold anything, kept from changing the direction of what follows."""
-    return f"<bdi>{escape(text)}</bdi>"
-
-
-def _list(lines: tuple[str, ...], kind: str) -> str:
-    if not lines:
-        return ""
-    return f'<ul class="{kind}">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
-
-
-def _file(name: str) -> str:
-    return files("topwork.reporting").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _data_uri(data: Any) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return out + "".join(finding_list(group) for group in findings)

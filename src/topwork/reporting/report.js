@@ -125,3 +125,29 @@ if (table) {
     table.tBodies[0].append(...rows);
   }));
 }
+
+// An audit's findings of one class.
+const of = find("of");
+if (of) {
+  const items = [...document.querySelectorAll(".finding li")];
+  const show = () => {
+    for (const item of items) item.hidden = Boolean(of.value) && !JSON.parse(item.dataset.labels).includes(of.value);
+    for (const kind of document.querySelectorAll(".finding")) kind.hidden = !kind.querySelector("li:not([hidden])");
+    const shown = items.filter((item) => !item.hidden).length;
+    find("told").textContent = of.value ? `${shown} of the findings below` : "";
+    if (of.value && !shown) find("told").textContent = "No finding shown here is of this class.";
+  };
+  of.addEventListener("change", show);
+}
+
+// A link to what is folded away, or was filtered out, brings it back.
+addEventListener("hashchange", () => {
+  const kind = find(location.hash.slice(1));
+  if (!kind || !kind.matches(".finding")) return;
+  if (kind.hidden) {
+    of.value = "";
+    of.dispatchEvent(new Event("change"));
+  }
+  kind.open = true;
+  kind.scrollIntoView();
+});

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from topwork.attention import Looker, overlay
 from topwork.backbone import LAST
 from topwork.classifier import Classifier
 from topwork.data.dataset import Dataset, Example
 from topwork.data.sources import load
-from topwork.engine import core_count, stream
 from topwork.errors import ImageError, InputError
 from topwork.features import Features
-from topwork.images import decode, size_of
+from topwork.images import decode
 from topwork.neighbours import NEIGHBOURS, make_neighbours
 from topwork.reporting.content import Content, content_of
 from topwork.reporting.page import render
+from topwork.reporting.pictures import jpeg, made, small
 from topwork.runfolder import PAGE, REPORT, writing
 from topwork.watch import Silent, Watch
 
-PICTURE_PX, QUALITY = 128, 80
 MAPS = 60  # mistakes of which it is shown where the network looked
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def write_report(
@@ -64,7 +55,7 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
     wanted = [of_id[id] for id in content.picture_ids() if id in of_id]
     mistakes = _mistakes(content)
     with watch.bar("report", len(wanted) + len(mistakes)) as progress:
-        pictures = dict(_made(_small, wanted, progress))
+        pictures = dict(made(small, wanted, progress))
         looker = Looker(classifier)
         facts = classifier.backbone.facts
 
@@ -74,10 +65,10 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
             except (ImageError, OSError):
                 return None
             number = classifier.classes.index(mistakes[example.id])
-            return example.id, _jpeg(overlay(pixels, looker.map(pixels, number)))
+            return example.id, jpeg(overlay(pixels, looker.map(pixels, number)))
 
         shown = [of_id[id] for id in mistakes if id in of_id] if looker.possible else []
-        maps = dict(_made(looked, shown, progress))
+        maps = dict(made(looked, shown, progress))
     with writing(folder):
         path = folder / PAGE
         path.write_text(render(content, pictures, maps), encoding="utf-8", errors="backslashreplace")
@@ -87,13 +78,13 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
 def write_neighbours(folder: Path, classifier: Classifier, part: Features) -> None:
     """Write the training pictures that the page of `topwork serve` shows beside others."""
 
-    def small(row: int) -> bytes | None:
-        made = _small(part.dataset[row])
-        return made[1] if made else None
+    def picture(row: int) -> bytes | None:
+        found = small(part.dataset[row])
+        return found[1] if found else None
 
     columns = classifier.backbone.facts.columns((LAST,))
     labels = [example.label or "" for example in part.dataset]
-    found = make_neighbours(part.matrix((LAST,)), columns, labels, part.keys, small)
+    found = make_neighbours(part.matrix((LAST,)), columns, labels, part.keys, picture)
     with writing(folder):
         found.save(folder / NEIGHBOURS)
 
@@ -102,32 +93,3 @@ def _mistakes(content: Content) -> dict[str, str]:
     """The surest mistakes, and what each was called."""
     wrong = [shot for shot in content.shots if shot.wrong][:MAPS]
     return {shot.id: shot.prediction for shot in wrong}
-
-
-def _made(make: Any, examples: Iterable[Example], progress: Any) -> Iterator[tuple[str, bytes]]:
-    with closing(stream(make, examples, workers=core_count())) as results:
-        for result in results:
-            progress(1)
-            if result is not None:
-                yield result
-
-
-def _small(example: Example) -> tuple[str, bytes] | None:
-    try:
-        data = example.image.read()
-        width, height = size_of(data)
-        share = PICTURE_PX / max(width, height)
-        sides = max(1, round(height * share)), max(1, round(width * share))
-        return example.id, _jpeg(decode(data, sides))
-    except (ImageError, OSError):
-        return None
-
-
-def _jpeg(pixels: Array) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((PICTURE_PX, PICTURE_PX))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return file.getvalue()
