@@ -242,11 +242,12 @@ def _learn(
     epochs = _planned(folder / CHECKPOINT, digest)
     if epochs is None:
         epoch_s = a_epoch * step_seconds(learner, lesson, settings)
-        epochs = affordable_epochs(settings, epoch_s=epoch_s, spent_s=time.perf_counter() - began)
+        spent_s = time.perf_counter() - began
+        epochs = affordable_epochs(settings, epoch_s=epoch_s, spent_s=spent_s)
         if epochs < settings.epochs:
             watch.say(
-                f"{settings.epochs} epochs would take {settings.epochs * epoch_s / 60:.0f} minutes: {epochs} in "
-                f"the {settings.minutes:g} allowed"
+                f"an epoch takes {epoch_s:.0f} s, and {spent_s / 60:.1f} of {settings.minutes:g} minutes are over: "
+                f"{epochs} of {settings.epochs} epochs"
             )
     learner.steps = epochs * a_epoch
     state = fit(
