@@ -229,6 +229,9 @@ def test_limits_and_the_token(run: Run, files: list[bytes]) -> None:
         assert server.raw(b"GET /healthz HTTP/1.1\r\nHost: loc") == b""  # a head that never ends
         assert time.monotonic() - began < 8
         assert b" 400 " in server.raw(b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 200_000)
+        head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "
+        assert b" 400 " in server.raw(head + b"a" * 33_000 + b"\r\n\r\n")
+        assert b" 200 " in server.raw(head + b"a" * 30_000 + b"\r\n\r\n")
         with server.client(headers={"Authorization": "Bearer secret"}) as client:
             assert client.post("/v1/predict", content=files[0]).status_code == 200
 

@@ -52,6 +52,11 @@ def bounded(limits: Limits) -> type[Any]:
             self._wait(limits.seconds)
             if len(self.pipeline) == AHEAD:
                 raise ValueError("too many requests at once")  # 400, and the end of the connection
+            if (
+                len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+                > limits.head_bytes
+            ):
+                raise ValueError("too long, though it came in one piece")
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
