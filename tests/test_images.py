@@ -359,6 +359,10 @@ def test_truncated_files_give_a_reason_on_one_line() -> None:
         ImageError, match=r"^truncated or damaged JPEG: image file is truncated \(\d+ bytes not"
     ):
         decode(FILES["jpeg"][:-200], 16)
+    with pytest.raises(ImageError, match=r"^truncated or damaged JPEG: it ends within its header$"):
+        decode(FILES["jpeg"][:60], 16)
+    with pytest.raises(ImageError, match=r"^truncated or damaged PNG: its header can't be read$"):
+        decode(png_header(0, 45), 16)
     with pytest.raises(ImageError, match=r"^truncated or damaged WebP: its data end too soon$"):
         decode(FILES["webp"][:-1], 16)
     with pytest.raises(ImageError, match=r"^truncated or damaged TIFF: its directory lies outside the file$"):

@@ -67,6 +67,12 @@ _READERS: dict[str, Any] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 
+# What Pillow says for its own developers, and what that means to one who has such a file.
+_PLAINLY = {
+    "not identified by this driver": "its header can't be read",
+    "Truncated File Read": "it ends within its header",
+}
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -111,6 +117,7 @@ def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch")
         raise ImageError(f"not enough memory to decode this {file.format} image") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _PLAINLY.get(reason, reason)
         raise ImageError(f"truncated or damaged {file.format}: {reason[:200]}") from error
 
 
