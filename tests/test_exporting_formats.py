@@ -15,7 +15,8 @@ import pytest
 from openvino import opset13 as op
 from PIL import Image
 
-from photos import Topwork, one_line
+from photos import SHAPES, Topwork, one_line
+from topwork.data.sources import load
 from topwork.errors import InputError, MissingExtra, TopworkError
 from topwork.exporting import contents_of, export, whole_graph
 from topwork.exports import openvino_file, parity
@@ -115,11 +116,30 @@ def test_a_file_that_says_something_else_is_told_and_stays(
 ) -> None:
     monkeypatch.setitem(parity.GAP, "int8", 0.0)
     with pytest.raises(
-        TopworkError, match=r"differs from .* on \d+ pictures.*don't ship it.*out.parity.json"
+        TopworkError,
+        match=r"differs from .* on \d+ pictures.*\"none of these\" in 100.0%.*don't ship it.*out.parity.json",
     ):
         export(run.path, tmp_path / "out", format="openvino", precision="int8")
     assert (tmp_path / "out" / "model.xml").is_file()
     assert json.loads((tmp_path / "out.parity.json").read_text(encoding="utf-8"))["holds"] is False
+
+
+@pytest.mark.parametrize(("novelty", "holds"), [(0.5, True), (0.97, True), (1.5, False), (np.nan, False)])
+def test_a_file_that_rejects_other_pictures_is_another_classifier(
+    shapes: Path, novelty: float, holds: bool
+) -> None:
+    facts = dataclasses.replace(
+        FACTS, classes=SHAPES, size_px=(32, 32), input="sized", reject_threshold=9.0, precision="int8"
+    )
+
+    def says(far: float) -> parity.Run:
+        return lambda image: {"probabilities": np.float32([[0.8, 0.1, 0.1]]), "novelty": np.float32([[far]])}
+
+    examples = [dataclasses.replace(e, split="train") for e in load(shapes)][::9]
+    found = parity.compare(says(0.6), says(novelty), examples, facts, format="x", runtime="y", part="train")
+    assert (found.images, found.gap, found.agreement) == (7, 0, 1)
+    assert found.rejection == float(holds)
+    assert found.holds is holds
 
 
 def test_the_command(call: Topwork, run: Run, tmp_path: Path) -> None:

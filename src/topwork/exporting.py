@@ -89,8 +89,8 @@ def export(
     if not parity.holds:
         raise TopworkError(
             f"{path}: differs from {run} on {parity.images} pictures: the class is the same in "
-            f"{parity.agreement:.1%} ({parity.allowed[1]:.0%} at least), probabilities differ by up to "
-            f"{parity.gap:.2g} ({parity.allowed[0]:.2g} at most); don't ship it; its figures are in "
+            f"{parity.agreement:.1%} ({parity.allowed[1]:.0%} at least){_of_rejection(parity)}, probabilities differ "
+            f"by up to {parity.gap:.2g} ({parity.allowed[0]:.2g} at most); don't ship it; its figures are in "
             f"{path.name}{PARITY}; try another --precision or --format"
         )
     return Exported(path, parity, contents)
@@ -138,6 +138,10 @@ def whole_graph(classifier: Classifier) -> ov.Model:
         if node.get_friendly_name() not in known and node.get_type_name() != "Result":
             node.set_friendly_name(f"{HEAD}{node.get_type_name().lower()}_{number}")
     return whole
+
+
+def _of_rejection(parity: Parity) -> str:
+    return "" if parity.rejection is None else f', "none of these" in {parity.rejection:.1%}'
 
 
 def publish_module(

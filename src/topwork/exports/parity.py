@@ -32,10 +32,11 @@ class Parity:
 
     `agreement`: the share whose likeliest class is the same, those aside that the run itself is torn about (`ties`).
     `gap`: the largest difference of a probability; `mean_gap` their mean over pictures, each the largest of its
-    classes. `novelty_gap`: the largest difference of the novelty score, as a share of the larger of it and 1; None
-    without such an output. `accuracy` and `accuracy_exported` are in 0..1; `change` is the second minus the first
-    with `interval`, 95 % (Newcombe 1998). They tell what the export costs, not how good the run is. `allowed`: the
-    largest `gap`, the least `agreement`.
+    classes. `novelty_gap`: the largest difference of the novelty score, as a share of the larger of it and 1;
+    `rejection`: the share of pictures of which both say "none of these", or neither does, those aside whose score is
+    for the run as good as 1; both None without such an output. `accuracy` and `accuracy_exported` are in 0..1;
+    `change` is the second minus the first with `interval`, 95 % (Newcombe 1998). They tell what the export costs, not
+    how good the run is. `allowed`: the largest `gap`, the least `agreement` and `rejection`.
     """
 
     format: str
@@ -49,6 +50,7 @@ class Parity:
     gap: float
     mean_gap: float
     novelty_gap: float | None
+    rejection: float | None
     accuracy: float
     accuracy_exported: float
     change: float
@@ -58,7 +60,8 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether the file may be called the same classifier."""
-        return self.gap <= self.allowed[0] and self.agreement >= self.allowed[1]
+        rejection = 1.0 if self.rejection is None else self.rejection
+        return self.gap <= self.allowed[0] and min(self.agreement, rejection) >= self.allowed[1]
 
     def write(self, path: Path) -> None:
         """As JSON."""
@@ -93,17 +96,20 @@ def compare(
     gaps = np.abs(p - q).max(axis=1)
     gaps[~np.isfinite(gaps)] = 1.0
     allowed = _allowed(contents)
-    same, ties = p.argmax(axis=1) == q.argmax(axis=1), _ties(p, q, min(GAP[contents.precision], 0.01))
+    near = min(GAP[contents.precision], 0.01)
+    same, ties = p.argmax(axis=1) == q.argmax(axis=1), _ties(p, q, near)
     truth = np.array(
         [contents.classes.index(label) if label in contents.classes else -1 for label, _, _ in rows]
     )
     right, right_exported = p.argmax(axis=1) == truth, q.argmax(axis=1) == truth
     paired = mcnemar(right_exported, right)
-    novelty = None
+    novelty = rejection = None
     if contents.reject_threshold is not None:
         far = np.array([float(np.ravel(a["novelty"])[0]) for _, a, _ in rows])
         far_exported = np.array([float(np.ravel(b["novelty"])[0]) for _, _, b in rows])
         novelty = float((np.abs(far - far_exported) / np.maximum(far, 1)).max())
+        alike = ((far > 1) == (far_exported > 1)) | (np.abs(far - 1) <= TIED * near)
+        rejection = float((alike & np.isfinite(far_exported)).mean())
     return Parity(
         format=format,
         precision=contents.precision,
@@ -116,6 +122,7 @@ def compare(
         gap=float(gaps.max()),
         mean_gap=float(gaps.mean()),
         novelty_gap=novelty,
+        rejection=rejection,
         accuracy=float(right.mean()),
         accuracy_exported=float(right_exported.mean()),
         change=paired.difference,
