@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -225,9 +226,9 @@ def test_limits_and_the_token(run: Run, files: list[bytes]) -> None:
             assert "10,000" in client.post("/v1/predict", content=big.getvalue()).json()["error"]["message"]
         head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
         began = time.monotonic()
-        assert b" 408 " in server.raw(head + b"Content-Length: 100\r\n\r\nabc")
-        assert server.raw(b"GET /healthz HTTP/1.1\r\nHost: loc") == b""  # a head that never ends
-        assert time.monotonic() - began < 8
+        assert b" 408 " in server.raw(head + b"Content-Length: 100\r\n\r\nabc", wait=60)
+        assert server.raw(b"GET /healthz HTTP/1.1\r\nHost: loc", wait=60) == b""  # a head that never ends
+        assert time.monotonic() - began < 50  # a second each, on a machine that has them
         assert b" 400 " in server.raw(b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 200_000)
         head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "
         assert b" 400 " in server.raw(head + b"a" * 33_000 + b"\r\n\r\n")
@@ -288,25 +289,29 @@ def test_stopped_under_load_no_request_is_lost(run: Run, files: list[bytes]) -> 
 
     def ask(told: list[bytes]) -> None:
         with socket.create_connection(server.address, timeout=60) as wire, wire.makefile("rb") as reader:
-            while not told or b"connection: close" not in told[-1]:
-                wire.sendall(head + files[0])
+            while not told or b"connection: keep" in told[-1]:
                 told.append(b"")  # until it is answered
-                lines = list(iter(reader.readline, b"\r\n"))
-                length = next(int(line[16:]) for line in lines if line.startswith(b"content-length: "))
-                assert len(reader.read(length)) == length
-                told[-1] = b"".join(lines)
+                wire.sendall(head + files[0])
+                lines = [line := reader.readline()]
+                while line.strip():
+                    lines.append(line := reader.readline())
+                length = next((int(line[16:]) for line in lines if line.startswith(b"content-length: ")), 0)
+                whole = length and len(reader.read(length)) == length
+                keep = b"" if b"connection: close\r\n" in lines else b"connection: keep"
+                told[-1] = lines[0] + keep if whole else b"broken off"
 
     with serving(run.path) as server:
         threads = [threading.Thread(target=ask, args=(told,)) for told in answers]
         for thread in threads:
             thread.start()
-        while min(map(len, answers)) < 3:
+        while min(map(len, answers)) < 3 and all(thread.is_alive() for thread in threads):
             time.sleep(0.01)
         code, err = server.stop()
         for thread in threads:
             thread.join()
     assert (code, err) == (0, "")
-    assert all(answer.startswith(b"HTTP/1.1 200 ") for told in answers for answer in told)
+    assert {answer[:13] for told in answers for answer in told} == {b"HTTP/1.1 200 "}
+    assert min(map(len, answers)) >= 3
 
 
 @pytest.mark.slow
@@ -325,12 +330,14 @@ def test_a_run_that_changes_is_loaded_anew_if_it_is_whole(
             return f'topwork_reloads_total{{model="live",outcome="{outcome}"}}' in client.get("/metrics").text
 
     def wait(outcome: str) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not figure(outcome):
             assert time.monotonic() < end
             time.sleep(0.1)
 
     with serving(folder) as server:
+        server.process.send_signal(signal.SIGHUP)  # at once, as when a terminal is closed: it is heard
+        wait("loaded")
         first = version()
         weights = (folder / "model.bin").read_bytes()
         (folder / "model.bin").write_bytes(weights[: len(weights) // 2])  # in place, as cp has it
@@ -340,8 +347,10 @@ def test_a_run_that_changes_is_loaded_anew_if_it_is_whole(
         plain = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         (folder / "classifier.json").write_text(json.dumps(plain), encoding="utf-8")
         (folder / NEIGHBOURS).unlink()
-        wait("loaded")
-        assert version() != first
+        end = time.monotonic() + 60
+        while version() == first:  # which answers meanwhile
+            assert time.monotonic() < end
+            time.sleep(0.1)
         code, err = server.stop()
     assert code == 0
     assert "not loaded anew, the one of before goes on" in err

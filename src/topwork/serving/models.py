@@ -87,9 +87,6 @@ class Registry:
         self._stamps = {name: stamp(folder) for name, folder in self._folders.items()}
         self._served = {name: self._load(name) for name in self._folders}
         self._turn = threading.Lock()
-        # What has been served is not let go: taking a compiled network apart in a thread, as OpenVINO 2026.4 has it,
-        # ends the process with a fault when it exits. A reload so costs the memory of a network.
-        self._old: list[Served] = []
 
     def __iter__(self) -> Any:
         return iter(list(self._served.values()))
@@ -112,7 +109,6 @@ class Registry:
                     continue
                 self._stamps[name] = found
                 try:
-                    self._old.append(self._served[name])
                     self._served[name] = self._load(name)
                 except Exception as error:
                     print(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 import time
@@ -45,18 +44,24 @@ class Server(uvicorn.Server):
     """`state` says that it is on its way down, from the first signal on.
 
     For a moment it goes on as before, but that each answer closes its connection: else a request that lies in a
-    kept connection, unread, would be lost with it. A second signal ends that moment.
+    kept connection, unread, would be lost with it. A second signal ends that moment, a third one everything. uvicorn
+    would raise them again at the end; that was the wish, and no failure.
     """
 
     state: State
+    told: str
     _leave_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self.told, flush=True)  # from here on signals are heard
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.state.ready = False
         if self._leave_at is None:
             self._leave_at = time.monotonic() + LEAVING_S
         else:
-            super().handle_exit(sig, frame)
+            self.should_exit, self.force_exit = True, self.should_exit
 
     async def on_tick(self, counter: int) -> bool:
         if self._leave_at is not None:
@@ -103,20 +108,16 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_S,
-        timeout_graceful_shutdown=math.ceil(2 * limits.seconds)
-        + 5,  # beyond the limits: nobody takes the answer
+        timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 5,  # beyond the limits
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = Server(config)
     server.state = state
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{served.name} ({len(served.classifier.classes)} classes)" for served in registry)
-    print(f"http://{shown}:{bound.getsockname()[1]} serves {names}; Ctrl-C stops it", flush=True)
+    server.told = f"http://{shown}:{bound.getsockname()[1]} serves {names}; Ctrl-C stops it"
     if not local and token is None:
         print("topwork: warning: anybody who reaches this port may use it; see --token-file", file=sys.stderr)
-    # uvicorn raises the signal again when all is answered; that was the wish, and no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     server.run(sockets=[bound])
     # All is answered. The runtime of a network that was let go while serving can fall over when Python takes itself
     # apart (seen with OpenVINO 2026.4 after a reload), so it is not waited for.

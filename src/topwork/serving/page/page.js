@@ -126,7 +126,7 @@ function showModel() {
   const test = model.test;
   find("tested").textContent = test
     ? `Tested on ${plural(test.images, "picture")}: ${percent(test.accuracy)} right ` +
-      `(${(100 * test.interval[0]).toFixed(0)} to ${(100 * test.interval[1]).toFixed(0)}).`
+      `(95 % interval: ${(100 * test.interval[0]).toFixed(0)} to ${(100 * test.interval[1]).toFixed(0)}).`
     : "Not tested: no pictures were kept aside for it.";
   const names = model.classes.flatMap((name, i) => [i ? ", " : "", named(name)]);
   const end = model.rejects ? "; or none of these." : ".";
@@ -277,7 +277,8 @@ function showAnswer(job, reply) {
   const words = inWords(said.probability), left = make("div", "");
   if (said.rejected) {
     left.append(make("p", "answer", "None of these"), make("p", "reason", said.reason ? `${said.reason}.` : ""));
-    left.append(make("p", "near", "The nearest class would be ", named(said.class), ", ", words, "."));
+    const alone = `, with ${share(said.probability)} if it had to be one of them.`;
+    left.append(make("p", "near", "The nearest class would be ", named(said.class), alone));
     tell(`${job.name}: none of these. ${said.reason || ""}`);
   } else {
     left.append(make("p", "answer", named(said.class)), make("p", "sure", words));
