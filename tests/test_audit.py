@@ -19,12 +19,14 @@ from test_copies import encoded, scene
 from topwork.auditing import audit
 from topwork.checks.findings import KINDS, Audit
 from topwork.checks.fixes import apply_fixes
+from topwork.checks.inspection import MANY, threads
 from topwork.checks.labels import doubted_labels
 from topwork.checks.looks import LOOKED_PX, measured, unpacked
 from topwork.checks.pictures import neighbour_distance, odd_pictures, outliers
 from topwork.data.grouping import group_by_pattern, joined
 from topwork.data.sources import load
 from topwork.data.split import split
+from topwork.engine import core_count
 from topwork.errors import InputError
 from topwork.heads.head import softmax
 from topwork.images import decode
@@ -200,6 +202,14 @@ def test_swapped_labels_are_doubted(share: float) -> None:
     assert share < 0.05 or len(hit) >= 0.55 * len(flagged)
     assert np.mean([truth[d.row] == d.instead for d in doubts if d.row in hit]) > 0.9
     assert [d.margin for d in doubts] == sorted((d.margin for d in doubts), reverse=True)
+
+
+def test_large_products_share_the_cores_only_where_these_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 9.0, 9.0))
+    assert threads(MANY + 1) is None
+    assert threads(MANY) == 1
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0 * core_count(), 0.0, 0.0))
+    assert threads(MANY + 1) == 1
 
 
 def test_doubts_are_the_papers_off_diagonal() -> None:
