@@ -50,8 +50,8 @@ DECODER = "1"
 # kilobyte that claims gigabytes does not. Half of it for GIF and TIFF, whose readers warn from there on.
 MAX_PIXELS = 178_000_000
 
-# Each scan of a progressive JPEG goes over all pixels again, and takes a hundred bytes in the file at most: 8 MB could
-# ask for an hour. Encoders write about ten; libtiff draws the line here, too.
+# Each scan of a progressive JPEG goes over all pixels again, and may take less than a hundred bytes in the file: 8 MB
+# could ask for an hour. Encoders write about ten; libtiff draws the line here, too.
 MAX_SCANS = 100
 
 # Measured by benchmarks/decode.py.
