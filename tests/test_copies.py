@@ -165,3 +165,32 @@ def test_large_thumbnails_are_not_all_held_at_once() -> None:
     tracemalloc.stop()
     # As float32 they would be 55 MB at one size alone; the 1,000 that what is common is learnt from are 28 MB.
     assert peak < 115_000_000
+
+
+def icon(number: int) -> Image.Image:
+    """A few coloured pieces of 64 x 64 pixels on white, with sharp edges."""
+    random = np.random.default_rng(number)
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    for _ in range(14):
+        x, y, w, h = *random.integers(4, 50, 2), *random.integers(3, 14, 2)
+        pixels[y : y + h, x : x + w] = random.choice([0, 90, 200, 255], 3)
+    return Image.fromarray(pixels)
+
+
+def recoloured(image: Image.Image) -> Image.Image:
+    """The same shapes in other colours: another icon, as the flags of two countries."""
+    return Image.fromarray(np.ascontiguousarray(np.asarray(image)[:, :, [1, 2, 0]]))
+
+
+def test_an_icon_recompressed_is_a_copy_and_recoloured_it_is_not() -> None:
+    """JPEG halves an icon's colours, and its edges are all that it has."""
+    icons = [icon(i) for i in range(COUNT)]
+    files = [encoded(i) for i in icons]
+    files += [encoded(i, "JPEG", quality=75) for i in icons[:20]] + [
+        encoded(recoloured(i)) for i in icons[20:]
+    ]
+    features = np.random.default_rng(0).normal(size=(len(files), 64)).astype(np.float32)
+    found = {(a, b) for a, b, _ in confirmed_pairs(features, looks_of(files))}
+    planted = {(i, COUNT + i) for i in range(20)}
+    assert found <= planted
+    assert len(found) >= 19

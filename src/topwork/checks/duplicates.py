@@ -200,11 +200,12 @@ def _registered(sizes: dict[int, _Common], whole: Array, cut: Array, mirror: Arr
 def _whole(one: Array, other: Array) -> Array:
     """The correlation of aligned pictures as they are, (P,); −1 where their colours differ.
 
-    What is common to all pictures of a set may be all that tells two apart: two squares of other colours.
+    What is common to all pictures of a set may be all that tells two apart: two squares of other colours. They are
+    compared at 12 px: JPEG keeps colours at half the size, so that the fine ones of an icon are not its own.
     """
     a, b = _normal(one), _normal(other)
     colour = (a - a.mean(axis=3, keepdims=True)) - (b - b.mean(axis=3, keepdims=True))
-    apart = np.sqrt((colour**2).mean(axis=(1, 2, 3)))
+    apart = np.sqrt((_averaged(colour, ROUGH_PX) ** 2).mean(axis=(1, 2, 3)))
     return np.where(apart <= COLOURS_APART, (a * b).mean(axis=(1, 2, 3)), -1.0)
 
 
@@ -267,7 +268,11 @@ def _flat(thumbnails: Array) -> Array:
 
 def _shrunk(thumbnails: Array, side: int) -> Array:
     """uint8 (P, 48, 48, 3) → float32 (P, side, side, 3)."""
-    pictures = thumbnails.astype(np.float32)
+    return _averaged(thumbnails.astype(np.float32), side)
+
+
+def _averaged(pictures: Array, side: int) -> Array:
+    """float32 (P, 48, 48, 3) → (P, side, side, 3), by the means of squares."""
     if side == THUMBNAIL_PX:
         return pictures
     cell = THUMBNAIL_PX // side
