@@ -164,11 +164,13 @@ def measured(
         expected = {key: value[drawn] for key, value in own.items()} if used is few else own
         path, told = exported(run, cells, out, format=format, precision=precision, input=input)
         row = {"network": name, "format": format, "precision": precision, "input": input, "own_check": told}
-        if format == "tfhub":
+        if path is None:
+            yield row | {"images": 0}
+        elif format == "tfhub":
             yield row | {"images": len(few), "features": features_gap(path, classifier, few)}
-            continue
-        answers = read(path, classifier, used, format=format, precision=precision, input=input)
-        yield row | gaps(expected, answers, [example.label for example in used], classifier)
+        else:
+            answers = read(path, classifier, used, format=format, precision=precision, input=input)
+            yield row | gaps(expected, answers, [example.label for example in used], classifier)
 
 
 def predicted(classifier: Classifier, examples: list[Example]) -> dict[str, Array]:
@@ -180,15 +182,15 @@ def predicted(classifier: Classifier, examples: list[Example]) -> dict[str, Arra
     return answers
 
 
-def exported(run: Path, cells: Dataset, out: Path, **options: Any) -> tuple[Path, str]:
-    """The file, in the place of the last one; and what its own check said."""
+def exported(run: Path, cells: Dataset, out: Path, **options: Any) -> tuple[Path | None, str]:
+    """The file, in the place of the last one, None where it wasn't written; and what its own check said."""
     for old in (*out.parent.glob(f"{out.name}.*"), out):
         shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     try:
         return export(run, out, data=cells, **options).path, "holds"
     except TopworkError as error:
-        (left,) = (p for p in out.parent.glob(f"{out.name}*") if not p.name.endswith(PARITY))
-        return left, str(error)
+        left = [p for p in out.parent.glob(f"{out.name}*") if not p.name.endswith(PARITY)]
+        return (left[0] if left else None), str(error)
 
 
 def read(path: Path, classifier: Classifier, examples: list[Example], **options: str) -> dict[str, Array]:
@@ -245,22 +247,24 @@ def features_gap(path: Path, classifier: Classifier, examples: list[Example]) ->
 def table(rows: list[Row]) -> str:
     lines = [
         "| network | format | numbers | input | cells | same class | largest difference of a probability "
-        "| of novelty | accuracy: change (95 %) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        '| "none of these" alike | accuracy: change (95 %) | its own check |',
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         start = (
             f"| {row['network']} | {row['format']} | {row['precision']} | {row['input']} | {row['images']} | "
         )
-        if "features" in row:
-            lines.append(f"{start}features: {row['features']:.1e} | | | |")
+        end = "holds" if row["own_check"] == "holds" else "fails"
+        if "gap" not in row:
+            told = f"features: {row['features']:.1e}" if "features" in row else "not written"
+            lines.append(f"{start}{told} | | | | {end} |")
             continue
-        low, high = (100 * end for end in row["interval"])
-        novelty = f"{100 * row['novelty_gap']:.1g} %" if "novelty_gap" in row else ""
-        change = f"{100 * row['change']:+.2f} ({low:+.1f} to {high:+.1f})"
+        low, high = (100 * side for side in row["interval"])
+        change = (
+            "" if row["precision"] == "f32" else f"{100 * row['change']:+.2f} ({low:+.1f} to {high:+.1f})"
+        )
         lines.append(
-            f"{start}{row['same_class']} | {row['gap']:.1e} | {novelty} | "
-            f"{'' if row['precision'] == 'f32' else change} |"
+            f"{start}{row['same_class']} | {row['gap']:.1e} | {row.get('same_rejected', '')} | {change} | {end} |"
         )
     return "\n".join(lines)
 

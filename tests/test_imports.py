@@ -19,7 +19,7 @@ ORDER = """
 checks.findings checks.labels digests errors exports.onnx_sheet geometry heads.lbfgs
 hub.applications hub.catalog learning_curve novelty tensorboard watch
 calibration console data.dataset database exports.formats exports.onnx_axes exports.onnx_spatial
-heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights imagefile neighbours
+exports.quantising heads.head heads.logistic hub.connect hub.folder hub.trunk hub.weights imagefile neighbours
 printing_audit recipe serving.settings significance tfhub.frameworks tuning.checkpoint
 cache checks.fixes data.grouping data.layout data.split data.tfrecord exports.contents
 exports.onnx_nodes graph

@@ -35,7 +35,7 @@ FORMATS = (
         ("onnx", "onnxruntime"),
     ),
     Format("savedmodel", "savedmodel", "", ("f32",), True, "TensorFlow", ("tensorflow", "keras")),
-    # Its 8-bit numbers were right in two thirds of pictures only; docs/benchmarks.md, "Export".
+    # Its 8-bit numbers gave the same class in two thirds of pictures at best; docs/benchmarks.md, "Export".
     Format(
         "litert",
         "litert",

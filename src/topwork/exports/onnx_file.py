@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ from topwork import __version__
 from topwork.exports.contents import HEAD, KEY, Contents
 from topwork.exports.onnx_nodes import write_node
 from topwork.exports.onnx_sheet import OPSET, Sheet, onnx_type
+from topwork.exports.quantising import quantised
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -31,8 +29,8 @@ def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pi
 
     One picture at a time only, (1, S, S, 3), where the network mixes the axis of pictures with others (views), and
     (1, H, W, 3) where the graph has the resizer. "fp16": large constants are stored in 16 bits, and made float32
-    when the file is loaded. "int8": convolutions in 8 bits, by ONNX Runtime's static quantisation on `pictures`,
-    uint8 (M, S, S, 3).
+    when the file is loaded. "int8": convolutions in 8 bits, by NNCF's post-training quantisation on `pictures`, uint8
+    (M, S, S, 3); the head stays as it is.
     """
     import onnx
 
@@ -164,42 +162,21 @@ def _store_narrow(model: Any) -> None:
 
 
 def _quantised(model: Any, pictures: Array) -> Any:
-    """https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = iter(pictures)
-
-        def get_next(self) -> dict[str, Array] | None:
-            picture = next(self._left, None)
-            return None if picture is None else {"image": picture[None]}
-
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        plain, narrow = Path(folder) / "plain.onnx", Path(folder) / "narrow.onnx"
-        onnx.save(model, str(plain))
-        quantize_static(
-            str(plain),
-            str(narrow),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            reduce_range=True,  # else sums of two products overflow on processors without VNNI
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(str(narrow))
+    _fold_casts(model)
+    results = {output.name for output in model.graph.output}
+    kept = [
+        node.name for node in model.graph.node if node.name.startswith(HEAD) or set(node.output) & results
+    ]
+    return quantised(model, [{"image": picture[None]} for picture in pictures], kept=kept)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """It advises to prepare the model first: what that does, OpenVINO has done."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
+def _fold_casts(model: Any) -> None:
+    """Constants that are cast become constants of that type: NNCF stumbles over such casts."""
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in constants]:
+        kind = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        value = numpy_helper.to_array(constants[node.input[0]]).astype(kind)
+        model.graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+        model.graph.node.remove(node)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork.errors import MissingExtra
 from topwork.exports.contents import HEAD, KEY, Contents
+from topwork.exports.quantising import quantised
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -50,7 +48,9 @@ def write(
 
     graph = graph.clone()
     if precision == "int8":
-        graph = _quantised(graph, pictures)
+        names = [node.get_friendly_name() for node in graph.get_ordered_ops()]
+        kept = [name for name in names if name.startswith(HEAD)]
+        graph = quantised(graph, [picture[None] for picture in pictures], kept=kept)
     elif precision != "f32":
         _store_narrow(graph, precision)
     if finish is not None:
@@ -113,26 +113,3 @@ def _as_bf16(values: Array) -> ov.Tensor:
     tensor = ov.Tensor(ov.Type.bf16, ov.Shape(values.shape))
     tensor.data.view(np.uint16)[...] = upper
     return tensor
-
-
-def _quantised(graph: ov.Model, pictures: Array) -> ov.Model:
-    try:
-        import nncf
-    except ModuleNotFoundError as error:
-        raise MissingExtra("8-bit numbers in an OpenVINO file", "export") from error
-    import logging
-
-    nncf.set_log_level(logging.ERROR)
-    # Its progress bars would stand in the middle of what the command prints.
-    kept = [
-        node.get_friendly_name()
-        for node in graph.get_ordered_ops()
-        if node.get_friendly_name().startswith(HEAD)
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        return nncf.quantize(
-            graph,
-            nncf.Dataset(list(pictures), lambda picture: picture[None]),
-            subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-        )

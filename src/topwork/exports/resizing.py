@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork.exports.contents import Contents
+from topwork.exports.contents import HEAD, Contents
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -23,11 +23,12 @@ REACH = 2.0  # pixels on either side that a cubic sees, at a scale of 1
 
 
 def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
-    """The same graph, with `image` uint8 (1, H, W, 3) of any height and width."""
+    """The same graph, with `image` uint8 (1, H, W, 3) of any height and width; new nodes are called `HEAD`…"""
     import openvino as ov
     from openvino import opset13 as op
 
     graph = graph.clone()
+    known = {node.get_friendly_name() for node in graph.get_ordered_ops()} | {"image"}
     old = graph.get_parameters()[0]
     image = op.parameter(ov.PartialShape([1, -1, -1, 3]), ov.Type.u8, name="image")
     image.output(0).set_names({"image"})
@@ -49,6 +50,9 @@ def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
     for made, output in zip(whole.outputs, graph.outputs, strict=True):
         made.set_names(output.get_names())
     whole.validate_nodes_and_infer_types()
+    for number, node in enumerate(whole.get_ordered_ops()):
+        if node.get_friendly_name() not in known and node.get_type_name() != "Result":
+            node.set_friendly_name(f"{HEAD}resize_{node.get_type_name().lower()}_{number}")
     return whole
 
 
