@@ -32,6 +32,7 @@ STRENGTHS = (
     0.01,
     1e-3,
 )  # of the head that doubts labels: strong, so that it doesn't learn a wrong one by heart
+BUSY = 1.5  # of the cores: the load from which on other work is in the way; an audit's own is 1 at most
 AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -86,7 +87,7 @@ def threads(images: int) -> int | None:
     each other took five times as long as one alone.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the last minute; Windows has none
-    return 1 if images <= MANY or load > core_count() + 0.5 else None
+    return 1 if images <= MANY or load > BUSY * core_count() else None
 
 
 def fold_count(dataset: Dataset, recipe: Recipe) -> int:
