@@ -8,13 +8,13 @@ from pathlib import Path
 from topwork.checks.findings import KINDS, Audit, Finding
 
 SHOWN = 5  # findings of a kind
-SHORT = {
+SHORT = {  # after a number; where one is told otherwise than several, both
     "unreadable": "unreadable",
-    "leak": "leaks",
+    "leak": ("leak", "leaks"),
     "conflict": "one picture under two labels",
-    "mislabelled": "labels in doubt",
-    "duplicate": "groups of copies",
-    "near_duplicate": "groups of near copies",
+    "mislabelled": ("label in doubt", "labels in doubt"),
+    "duplicate": ("group of copies", "groups of copies"),
+    "near_duplicate": ("group of near copies", "groups of near copies"),
     "blank": "blank",
     "dark": "dark",
     "bright": "blown out",
@@ -22,13 +22,18 @@ SHORT = {
     "blurred": "blurred",
     "shape": "oddly shaped",
     "outlier": "unlike all others",
-    "small_class": "classes too small",
+    "small_class": ("class too small", "classes too small"),
 }
 
 
 def counts_text(audit: Audit) -> str:
     """'3 labels in doubt, 1 blurred'; empty where nothing was found."""
-    return ", ".join(f"{n} {SHORT[kind]}" for kind, n in audit.counts().items() if n)
+    return ", ".join(f"{n} {_short(kind, n)}" for kind, n in audit.counts().items() if n)
+
+
+def _short(kind: str, count: int) -> str:
+    told = SHORT[kind]
+    return told if isinstance(told, str) else told[count != 1]
 
 
 def audit_text(audit: Audit, out: Path | None) -> str:
