@@ -18,7 +18,7 @@ from PIL import Image
 from photos import SHAPES, Topwork, one_line
 from topwork.data.sources import load
 from topwork.errors import InputError, MissingExtra, TopworkError
-from topwork.exporting import contents_of, export, whole_graph
+from topwork.exporting import _mend, contents_of, export, whole_graph
 from topwork.exports import openvino_file, parity
 from topwork.exports.contents import Contents
 from topwork.exports.formats import FORMATS, Format, code_of
@@ -117,7 +117,8 @@ def test_a_file_that_says_something_else_is_told_and_stays(
     monkeypatch.setitem(parity.GAP, "int8", 0.0)
     with pytest.raises(
         TopworkError,
-        match=r"differs from .* on \d+ pictures.*\"none of these\" in 100.0%.*don't ship it.*out.parity.json",
+        match=r"differs from .* on \d+ pictures.*\"none of these\" in 100.0%.*don't ship it"
+        r".*out.parity.json; try another --precision",
     ):
         export(run.path, tmp_path / "out", format="openvino", precision="int8")
     assert (tmp_path / "out" / "model.xml").is_file()
@@ -204,3 +205,13 @@ def test_the_heads_nodes_are_named(run: Run) -> None:
     names = [node.get_friendly_name() for node in whole_graph(run.classifier).get_ordered_ops()]
     assert any(name.startswith("head/softmax") for name in names)
     assert sum(not name.startswith("head/") for name in names) > 100
+
+
+@pytest.mark.parametrize(
+    ("blocks", "precision", "last"),
+    [(("block1", "last_rooted"), "int8", True), (("last",), "int8", False), (("block1",), "f32", False)],
+)
+def test_the_mend_fits_the_head(run: Run, blocks: tuple[str, ...], precision: str, last: bool) -> None:
+    told = _mend(dataclasses.replace(run.classifier, blocks=blocks), precision)
+    assert told.startswith("try another --precision or --format")
+    assert ("--features last" in told) is last

@@ -91,7 +91,7 @@ def export(
             f"{path}: differs from {run} on {parity.images} pictures: the class is the same in "
             f"{parity.agreement:.1%} ({parity.allowed[1]:.0%} at least){_of_rejection(parity)}, probabilities differ "
             f"by up to {parity.gap:.2g} ({parity.allowed[0]:.2g} at most); don't ship it; its figures are in "
-            f"{path.name}{PARITY}; try another --precision or --format"
+            f"{path.name}{PARITY}; {_mend(classifier, precision)}"
         )
     return Exported(path, parity, contents)
 
@@ -138,6 +138,13 @@ def whole_graph(classifier: Classifier) -> ov.Model:
         if node.get_friendly_name() not in known and node.get_type_name() != "Result":
             node.set_friendly_name(f"{HEAD}{node.get_type_name().lower()}_{number}")
     return whole
+
+
+def _mend(classifier: Classifier, precision: str) -> str:
+    """Averages of early stages, many of them almost 0 and then taken the root of, are what rounding moves most."""
+    mend = "try another --precision or --format"
+    stages = precision != "f32" and classifier.blocks != (LAST,)
+    return f"{mend}, or train with --features last, which rounding moves less" if stages else mend
 
 
 def _of_rejection(parity: Parity) -> str:
