@@ -35,7 +35,8 @@ FORMATS = (
         ("onnx", "onnxruntime"),
     ),
     Format("savedmodel", "savedmodel", "", ("f32",), True, "TensorFlow", ("tensorflow", "keras")),
-    # Its 8-bit numbers gave the same class in two thirds of pictures at best; docs/benchmarks.md, "Export".
+    # No 8-bit numbers: the converter makes the head's so, too, and the class was the same in a third of pictures
+    # only; docs/benchmarks.md, "Export".
     Format(
         "litert",
         "litert",
