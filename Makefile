@@ -29,8 +29,8 @@ $(TFHUB_VENV)/ready: tests/requirements-tfhub.txt
 demo: $(VENV)/demo-ready   ## train on 2,624 solar cells and print the score beside the published ones
 	$(BIN)/topwork demo --out runs/demo --overwrite
 
-test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests, each file by one of two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: $(VENV)/ready $(TFHUB_VENV)/ready   ## all but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

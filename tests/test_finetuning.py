@@ -137,7 +137,8 @@ def test_the_tuned_one_knows_its_doubt(tuned: Finetuned, frozen: Path, hard: Pat
     assert there.calibration.images == len(tuned.tuned.held)
     least = there.least_probability(0.8)
     held = tuned.tuned.held_probabilities[np.arange(len(tuned.tuned.held)), tuned.tuned.held.targets()]
-    assert 0.8 <= (held >= least - 1e-6).mean() <= 0.9
+    assert (held >= least - 1e-6).mean() >= 0.8
+    assert (held > least + 1e-6).mean() <= 0.9  # as many as ties allow
 
 
 def test_rare_classes_count_more_where_asked(hard: Path, recipe: Recipe, frozen: Path) -> None:
