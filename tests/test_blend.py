@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from topwork import graph as graphs
 from topwork.backbone import LAST, TUNED, Backbone, load_backbone
 from topwork.classifier import Classifier
 from topwork.engine import Engine
+from topwork.exporting import export
 from topwork.heads.head import Head, Layer, fit_temperature, softmax
+from topwork.training import Run
 from topwork.tuning.blend import assembled, best_blend, blended_head, can_blend, head_alone
 from topwork.tuning.cuts import cut_named, find_cuts, only_last, split_at
 from topwork.tuning.loop import score
@@ -143,6 +146,29 @@ def test_maps_of_two_side_by_side() -> None:
     both, one = (Looker(c) for c in (made, alone))
     half = 0.5 / blend.tuned_temperature
     np.testing.assert_allclose(both.logit_slopes(pixels, 1), half * one.logit_slopes(pixels, 1), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras' use of NumPy 2
+@pytest.mark.parametrize("format", ["openvino", "onnx", "keras"])
+def test_both_are_in_an_export(format: Any, run: Run, tmp_path: Path) -> None:
+    """`export` itself compares the file with the run, and fails where they differ."""
+    frozen = Classifier.load(run.path)
+    single = frozen.backbone.graph
+    cut = cut_named(find_cuts(single, frozen.backbone.facts.blocks), "block13")
+    prefix, tail = split_at(single, cut, last=True)
+    random = np.random.default_rng(5)
+    width, classes = tail.outputs[0].shape[1], len(frozen.classes)
+    tuned = Layer(np.float32(random.normal(0, 0.1, (width, classes))), np.zeros(classes, np.float32))
+    logits, targets = random.normal(size=(50, classes)), random.integers(0, classes, 50)
+    blend = dataclasses.replace(best_blend(None, logits, targets, np.ones(50)), share=0.5)
+    made = assembled(frozen, single, prefix, tail, cut, tuned, blend)
+    shutil.copytree(run.path, tmp_path / "run")
+    dataclasses.replace(made, calibration=frozen.calibration).save(tmp_path / "run")
+    assert TUNED in Classifier.load(tmp_path / "run").blocks
+    done = export(tmp_path / "run", tmp_path / "file", format=format)
+    assert done.parity is not None
+    assert done.parity.images > 10
+    assert done.parity.agreement == 1
 
 
 def test_what_can_be_added_up() -> None:
