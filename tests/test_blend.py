@@ -148,7 +148,9 @@ def test_maps_of_two_side_by_side() -> None:
     np.testing.assert_allclose(both.logit_slopes(pixels, 1), half * one.logit_slopes(pixels, 1), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras' use of NumPy 2
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't:DeprecationWarning"
+)  # Keras' use of NumPy 2
 @pytest.mark.parametrize("format", ["openvino", "onnx", "keras"])
 def test_both_are_in_an_export(format: Any, run: Run, tmp_path: Path) -> None:
     """`export` itself compares the file with the run, and fails where they differ."""
