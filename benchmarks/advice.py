@@ -195,10 +195,11 @@ def line(row: Row, advice: Any) -> str:
     return text
 
 
-def predicted(row: Row, rule: Rule = RULE) -> Any:
-    """The advice that the row's evidence gives under a rule."""
+def predicted(row: Row, rule: Rule | None = None) -> Any:
+    """The advice that the row's evidence gives under a rule; None: under the one that goes with its minutes."""
+    tuning = FinetuneRecipe(minutes=row.get("budget", FinetuneRecipe().minutes))
     head_s = max(0.0, 60 * row["head_minutes"] - row["evidence"]["images"] / row["images_a_second"])
-    return predict(evidence_of(row), row["images_a_second"], head_s=head_s, rule=rule)
+    return predict(evidence_of(row), row["images_a_second"], tuning=tuning, head_s=head_s, rule=rule)
 
 
 def evidence_of(row: Row) -> Evidence:
