@@ -38,6 +38,7 @@ backbone hub.collection tfhub.choosing tuning.trainable
 engine exports.tensorflow_graph publish tfhub.layer tuning.cuts tuning.learner
 checks.looks exports.keras_file exports.litert exports.savedmodel features reporting.pictures
 tuning.activations tuning.choice tuning.native
+checks.registration
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
 attention checks.inspection forecasting growth runfolder tuning.loop
 advice checking comparing exports.pictures reporting.content serving.models tuning.start

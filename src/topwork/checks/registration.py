@@ -1,0 +1,167 @@
+"""Two thumbnails laid over each other: shifted, stretched and mirrored to fit, and how well they then correlate.
+
+What all pictures of the set have in common is taken away first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork.checks.looks import THUMBNAIL_PX
+
+COARSELY, CONFIRMED = 0.8, 0.94  # the least correlation at 24 px, and at last at 48
+COLOURS_APART = 0.12  # of the contrast: how much the colours of two thumbnails of one picture differ
+ENOUGH = 20  # pictures, before what they have in common is known; and for each of its further directions
+DIRECTIONS = 16  # in which pictures of a set commonly vary
+COARSE_PX, ROUGH_PX = 24, 12
+STEPS = {COARSE_PX: 4, THUMBNAIL_PX: 2}  # of the registration, by the size of the thumbnails
+FARTHEST = 0.12  # of a side: how much may be cropped
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Common:
+    """What pictures of one size have in common: their mean (D,), and the directions in which they mostly vary.
+
+    `directions`: float32 (M, D), orthonormal.
+    """
+
+    mean: Array
+    directions: Array
+
+    @classmethod
+    def of(cls, pictures: Array) -> Common:
+        from threadpoolctl import threadpool_limits
+
+        rows = _rows(_normal(pictures))
+        mean, directions = np.zeros(rows.shape[1], np.float32), np.zeros((0, rows.shape[1]), np.float32)
+        if len(rows) >= ENOUGH:
+            mean = rows.mean(axis=0)
+            centred = rows - mean
+            count = min(DIRECTIONS, len(rows) // ENOUGH)
+            with threadpool_limits(1, user_api="blas"):  # on a busy machine, more are many times slower
+                _, vectors = np.linalg.eigh(centred @ centred.T)
+            directions = unit(vectors[:, -count:].T @ centred)
+        return cls(mean, directions)
+
+    def residual(self, pictures: Array) -> Array:
+        """What is a picture's own, as rows of length 1, float32 (P, D)."""
+        rows = _rows(_normal(pictures)) - self.mean
+        return unit(rows - (rows @ self.directions.T) @ self.directions)
+
+
+def registered(sizes: dict[int, Common], whole: Array, cut: Array, mirror: Array) -> Array:
+    """How well each second picture correlates with the first, once it is shifted and stretched to fit, (P,).
+
+    `whole`, `cut`: thumbnails, uint8 (P, 48, 48, 3). `mirror`: bool (P,), whether the second is to be mirrored.
+
+    Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
+    coarse to fine; here with a stretch and a shift along each axis.
+    """
+    where = np.zeros((len(whole), 4), np.float32)  # stretch and shift across, stretch and shift down
+    likeness = np.full(len(whole), -1.0, np.float32)
+    going = np.arange(len(whole))
+    for side, least in ((COARSE_PX, COARSELY), (THUMBNAIL_PX, CONFIRMED)):
+        if not len(going):
+            break
+        common = sizes[side]
+        source, still = shrunk(cut[going], side), shrunk(whole[going], side)
+        source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
+        grey, target = (_normal(p.mean(axis=3, keepdims=True)) for p in (source, still))
+        at = where[going]
+        for _ in range(STEPS[side]):
+            at = (at + _step(grey, target, at)).clip(-FARTHEST, FARTHEST)
+        own = common.residual(still)
+        before, after = (
+            np.einsum("pi,pi->p", own, common.residual(_warped(source, place)))
+            for place in (where[going], at)
+        )
+        where[going] = np.where((after > before)[:, None], at, where[going])
+        score = np.maximum(before, after)
+        if side == THUMBNAIL_PX:
+            likeness[going] = np.minimum(score, _whole(_warped(source, where[going]), still))
+        going = going[score >= least]
+    return likeness
+
+
+def _whole(one: Array, other: Array) -> Array:
+    """The correlation of aligned pictures as they are, (P,); −1 where their colours differ.
+
+    What is common to all pictures of a set may be all that tells two apart: two squares of other colours. They are
+    compared at 12 px: JPEG keeps colours at half the size, so that the fine ones of an icon are not its own.
+    """
+    a, b = _normal(one), _normal(other)
+    colour = (a - a.mean(axis=3, keepdims=True)) - (b - b.mean(axis=3, keepdims=True))
+    apart = np.sqrt((_averaged(colour, ROUGH_PX) ** 2).mean(axis=(1, 2, 3)))
+    return np.where(apart <= COLOURS_APART, (a * b).mean(axis=(1, 2, 3)), -1.0)
+
+
+def _step(source: Array, target: Array, where: Array) -> Array:
+    """One Gauss-Newton step of stretch and shift for each pair, float32 (P, 4)."""
+    moved = _normal(_warped(source, where))
+    count, side = moved.shape[:2]
+    down, across = (np.gradient(moved, 2 / side, axis=axis) for axis in (1, 2))
+    place = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    slopes = np.stack([across * place[:, None], across, down * place[:, None, None], down], axis=1).reshape(
+        count, 4, -1
+    )
+    error = (target - moved).reshape(count, -1, 1)
+    normal = slopes @ slopes.transpose(0, 2, 1)
+    damped = normal + (1e-3 * np.trace(normal, axis1=1, axis2=2) + 1e-6)[:, None, None] * np.eye(4)
+    return np.asarray(np.linalg.solve(damped, slopes @ error)[:, :, 0], np.float32)
+
+
+def _warped(pictures: Array, where: Array) -> Array:
+    """Pictures float32 (P, s, s, C) read at stretched and shifted places, by linear interpolation."""
+    side = pictures.shape[1]
+    across, down = _readers(side, where[:, 0], where[:, 1]), _readers(side, where[:, 2], where[:, 3])
+    flat = pictures.reshape(len(pictures), side, side * pictures.shape[3])
+    rows = (down @ flat).reshape(pictures.shape)
+    return np.asarray(across[:, None] @ rows)
+
+
+def _readers(side: int, stretch: Array, shift: Array) -> Array:
+    """Matrices (P, s, s) that read a line of `side` at (1 + stretch) · place + shift, places in -1..1."""
+    place = (np.arange(side) + 0.5) * 2 / side - 1
+    at = (((1 + stretch[:, None]) * place + shift[:, None] + 1) * side / 2 - 0.5).clip(0, side - 1)
+    low = np.minimum(at.astype(np.int64), side - 2)
+    share = (at - low).astype(np.float32)
+    matrices = np.zeros((len(stretch), side, side), np.float32)
+    pair, line = np.ogrid[: len(stretch), :side]
+    matrices[pair, line, low] = 1 - share
+    matrices[pair, line, low + 1] = share
+    return matrices
+
+
+def _normal(pictures: Array) -> Array:
+    """Each picture with mean 0 and standard deviation 1: how bright it is and how strong its contrast don't count."""
+    centred = pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)
+    deviation = centred.std(axis=(1, 2, 3), keepdims=True)
+    return np.asarray(centred / np.maximum(deviation, 1e-6), np.float32)
+
+
+def _rows(pictures: Array) -> Array:
+    return pictures.reshape(len(pictures), math.prod(pictures.shape[1:]))
+
+
+def unit(rows: Array) -> Array:
+    """Rows of length 1, float32 (N, D); those of zeros stay."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def shrunk(thumbnails: Array, side: int) -> Array:
+    """uint8 (P, 48, 48, 3) → float32 (P, side, side, 3)."""
+    return _averaged(thumbnails.astype(np.float32), side)
+
+
+def _averaged(pictures: Array, side: int) -> Array:
+    """float32 (P, 48, 48, 3) → (P, side, side, 3), by the means of squares."""
+    if side == THUMBNAIL_PX:
+        return pictures
+    cell = THUMBNAIL_PX // side
+    return np.asarray(pictures.reshape(-1, side, cell, side, cell, 3).mean(axis=(2, 4)), np.float32)
