@@ -304,7 +304,9 @@ def test_the_command(frozen: Path, call: Topwork, tmp_path: Path) -> None:
     assert "Tuned the tail after block15: 1 epoch of 1" in out
     assert "points (95 %" in out
     one_line(call("finetune", run, "--epochs", 0), "finetune.epochs must be 1 to 10000; got 0")
-    one_line(call("finetune", tmp_path / "no"), "expected a recipe (TOML)")
+    one_line(
+        call("finetune", tmp_path / "no"), "expected a folder that `topwork train` wrote; it has no recipe"
+    )
 
 
 def test_a_disk_that_fills_up_leaves_the_run(frozen: Path, tmp_path: Path) -> None:

@@ -263,6 +263,6 @@ def _unparsed(error: Any) -> str:
     """
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(error.format_message())
-    said = " ".join(str(error.format_message()).split()).removesuffix(".")
+    said = " ".join(str(error.format_message()).split()).removesuffix(".").replace("Value error, ", "")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "topwork"
     return f"topwork: {said[:1].lower() + said[1:]}; all options: {command} --help"

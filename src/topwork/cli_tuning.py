@@ -62,9 +62,9 @@ def finetune(
     from topwork.console import Console
     from topwork.finetuning import finetune as run_tuning
     from topwork.printing import finetuned_json, finetuned_text
-    from topwork.runfolder import RECIPE
+    from topwork.runfolder import recipe_of
 
-    given = Recipe.load(run / RECIPE).finetune
+    given = recipe_of(run).finetune
     given = given_to(
         given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate, native=native
     )
@@ -83,6 +83,7 @@ def settings_of(base: Recipe | Path | None, *, strict: bool = False, **parts: di
 
 
 def named(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
+    """Values by the names that they have in a recipe."""
     return dict(zip(names, values, strict=True))
 
 

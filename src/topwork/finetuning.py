@@ -43,6 +43,7 @@ from topwork.runfolder import (
     Clock,
     examples_of,
     parts_of,
+    recipe_of,
     write_splits,
     writing,
 )
@@ -150,7 +151,7 @@ def finetune(
 
 
 def _settings(folder: Path, recipe: FinetuneRecipe | None) -> Recipe:
-    settings = Recipe.load(folder / RECIPE)
+    settings = recipe_of(folder)
     tuning = recipe or settings.finetune
     if tuning.mode == "head":
         tuning = dataclasses.replace(tuning, mode="tail")

@@ -13,6 +13,7 @@ from topwork.data.split import Splits
 from topwork.errors import InputError, TopworkError
 from topwork.features import Features
 from topwork.neighbours import NEIGHBOURS
+from topwork.recipe import Recipe
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
 PAGE, AUDIT, FIXES, AUDIT_PAGE = "report.html", "audit.json", "fixes.csv", "audit.html"
@@ -31,6 +32,17 @@ FILES = (
     NEIGHBOURS,
 )
 PARTS = ("train", "validation", "test")
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The settings that a run was made with.
+
+    Raises:
+        InputError: it is no run, or its settings can't be read.
+    """
+    if not (folder / RECIPE).exists():
+        raise InputError(f"{folder}: expected a folder that `topwork train` wrote; it has no {RECIPE}")
+    return Recipe.load(folder / RECIPE)
 
 
 def write_splits(path: Path, classifier: Classifier, features: Features, splits: Splits) -> None:
