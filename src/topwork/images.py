@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from typing import Any, get_args
 
 import numpy as np
@@ -53,6 +54,10 @@ MAX_PIXELS = 178_000_000
 # Each scan of a progressive JPEG goes over all pixels again, and may take less than a hundred bytes in the file: 8 MB
 # could ask for an hour. Encoders write about ten; libtiff draws the line here, too.
 MAX_SCANS = 100
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(
+    rb"\xff[^\x00\x01\xd0-\xd8\xff]"
+)  # one that begins a segment, or the end; no byte of a scan
 
 # Measured by benchmarks/decode.py.
 OVERSAMPLE = 2
@@ -187,9 +192,24 @@ def _check_pixels(format_: str, size: tuple[int, int]) -> None:
 
 
 def _check_scans(data: bytes) -> None:
-    scans = data.count(b"\xff\xda")  # within a scan, a zero follows each 255
-    if scans > MAX_SCANS:
-        raise ImageError(f"the JPEG goes over its pixels in {scans:,} scans; the limit is {MAX_SCANS}")
+    if data.count(_SCAN) > MAX_SCANS and _scans(data) > MAX_SCANS:
+        raise ImageError(f"the JPEG goes over its pixels in more than {MAX_SCANS} scans")
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has, counted up to one beyond the limit.
+
+    From marker to marker: the same two bytes may stand in its other segments, or behind its end, where phones put a
+    film of several megabytes.
+    """
+    scans, at = 0, 2
+    while scans <= MAX_SCANS and (found := _MARKER.search(data, at)):
+        at, marker = found.end(), found.group()
+        if marker == _END:
+            break
+        scans += marker == _SCAN
+        at += int.from_bytes(data[at : at + 2], "big")  # the segment, and its length itself
+    return scans
 
 
 def _source_box(
