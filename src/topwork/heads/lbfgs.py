@@ -36,9 +36,9 @@ def minimise(
 ) -> Minimum:
     """Minimise `objective` (value and gradient, float64 (M,)) from `start`.
 
-    Ends when a step lowers the value by less than `tolerance` relative to it, or when no step lowers it any
-    more. For a convex function every pair of step and change of slope has positive curvature, so that halving
-    the step until the value falls enough (Armijo) is all the line search needed.
+    Ends when a step lowers the value by less than `tolerance` relative to it, when no step lowers it any
+    more, or after `most_steps`. For a convex function every pair of step and change of slope has positive
+    curvature, so that halving the step until the value falls enough (Armijo) is all the line search needed.
     """
     point = start
     value, gradient = objective(point)
