@@ -1,18 +1,22 @@
 """Test accuracy on the ELPV cells before and after the tail is tuned, split by split, by `topwork.train`.
 
     python benchmarks/elpv_tuned.py [--splits 10] [--first 0] [--minutes 15] [--cut NAME] [--epochs 15] [--views 8]
-        [--backbone efficientnet-lite0] [--size 224] [--work benchmarks/work]
+        [--backbone efficientnet-lite0] [--size 224] [--turned one] [--levels] [--work benchmarks/work]
 
 The splits are those of elpv_accuracy.py: 75/25, of seed 0, 1, …, stratified by label and module type; any doubt
 counts as defective, and unsure cells weigh 0.33 and 0.67, in learning and in the weighted score. Cells are mirrored
 both ways. Each split is one training as a user would start it; whether its tuned network is kept, cells of the
 training part decide. Rows go to `work`/elpv_tuned.jsonl; those that are there, of the same settings, are not made
 again.
+
+`--levels`: the classes are the four degrees of doubt that the experts gave, all cells count alike in learning, and
+each score has the decision that suits it (see `decided`).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -21,14 +25,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from topwork.classifier import Scored
 from topwork.console import Console
-from topwork.demo import load_cells, split_cells
+from topwork.data.dataset import Dataset, Example
+from topwork.demo import DEFECTIVE, FUNCTIONAL, load_cells, split_cells
 from topwork.recipe import AugmentRecipe, BackboneRecipe, FinetuneRecipe, Recipe, SplitRecipe
 from topwork.training import train
 
+LEVELS = ("0.00", "0.33", "0.67", "1.00")  # how likely a cell is defective
 TESTED, LEARNT = 0.25, 0.75  # shares of a split
 T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # Student's, 97.5 %
 Row = dict[str, Any]
+Array = np.ndarray[Any, Any]
 
 
 def main() -> None:
@@ -41,6 +51,8 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=FinetuneRecipe().views)
     parser.add_argument("--backbone", default="efficientnet-lite0")
     parser.add_argument("--size", type=int)
+    parser.add_argument("--turned", default="one", help="views of a cell that features are the mean of")
+    parser.add_argument("--levels", action="store_true", help="learn the degrees of doubt")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     options = parser.parse_args()
     tuning = FinetuneRecipe(
@@ -51,17 +63,17 @@ def main() -> None:
         views=options.views,
         augment=AugmentRecipe(flips="both"),
     )
-    backbone = BackboneRecipe(handle=options.backbone, size_px=options.size)
+    backbone = BackboneRecipe(handle=options.backbone, size_px=options.size, views=options.turned)
     path = options.work / "elpv_tuned.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    settings = f"{options.backbone} {options.size} {tuning}"
+    settings = f"{options.backbone} {options.size} {options.turned} {'levels ' * options.levels}{tuning}"
     known = {row["seed"]: row for row in map(json.loads, lines) if row["settings"] == settings}
     rows = []
     for seed in range(options.first, options.first + options.splits):
         if seed not in known:
             recipe = Recipe(backbone=backbone, split=SplitRecipe(seed=seed), finetune=tuning)
-            known[seed] = {"settings": settings, "seed": seed, **measure(seed, recipe)}
+            known[seed] = {"settings": settings, "seed": seed, **measure(seed, recipe, levels=options.levels)}
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(known[seed]) + "\n")
         rows.append(known[seed])
@@ -70,26 +82,22 @@ def main() -> None:
         print(table(rows))
 
 
-def measure(seed: int, recipe: Recipe) -> Row:
+def measure(seed: int, recipe: Recipe, *, levels: bool) -> Row:
     """One training, frozen and then tuned. Accuracies are in percent."""
     cells, types = load_cells()
+    data = split_cells(cells, types, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        run = train(
-            split_cells(cells, types, seed=seed), Path(folder) / "run", recipe=recipe, watch=Console()
-        )
+        run = train(by_level(data) if levels else data, Path(folder) / "run", recipe=recipe, watch=Console())
         seconds = time.perf_counter() - began
     done = run.finetuned
     assert done is not None
     assert done.frozen is not None
     assert done.test is not None
-    frozen, tuned = done.frozen.evaluation, done.test.evaluation
     held = {"held_loss": done.tuned.before.loss, "held_loss_tuned": done.tuned.after.loss}
     return {
-        "plain": 100 * frozen.accuracy,
-        "weighted": 100 * (frozen.weighted_accuracy or math.nan),
-        "plain_tuned": 100 * tuned.accuracy,
-        "weighted_tuned": 100 * (tuned.weighted_accuracy or math.nan),
+        **scores(done.frozen, data),
+        **{f"{name}_tuned": value for name, value in scores(done.test, data).items()},
         "kept": done.kept,
         "share": done.tuned.share,
         "cut": done.tuned.cut.name if done.tuned.cut else None,
@@ -97,6 +105,41 @@ def measure(seed: int, recipe: Recipe) -> Row:
         **{name: round(loss, 4) for name, loss in held.items()},
         "minutes": round(seconds / 60, 2),
     }
+
+
+def by_level(cells: Dataset) -> Dataset:
+    """The cells by how sure the experts were that they are defective, each of weight 1."""
+    examples = tuple(dataclasses.replace(e, label=level(e), weight=1.0) for e in cells)
+    return Dataset(examples, LEVELS, cells.name)
+
+
+def level(cell: Example) -> str:
+    return LEVELS[0] if cell.label == FUNCTIONAL else f"{cell.weight:.2f}"
+
+
+def scores(scored: Scored, cells: Dataset) -> dict[str, float]:
+    """Accuracy on the test cells, plain and weighted, in percent, each by the decision that suits it."""
+    known = {cell.id: cell for cell in cells}
+    test = [known[example.id] for example in scored.features.dataset]
+    defective = np.array([cell.label == DEFECTIVE for cell in test])
+    weights = {"plain": np.ones(len(test)), "weighted": np.array([cell.weight for cell in test])}
+    return {
+        name: 100 * float(np.average(decided(scored, name == "weighted") == defective, weights=some))
+        for name, some in weights.items()
+    }
+
+
+def decided(scored: Scored, weighted: bool) -> Array:
+    """Whether each test cell is called defective, bool (N,).
+
+    Of two classes, the likelier. Of the degrees of doubt: whether "defective" is right with a greater chance than
+    "functional", or, `weighted`, is expected to be worth more.
+    """
+    p = scored.probabilities
+    if p.shape[1] == 2:
+        return np.asarray(p.argmax(1) == 0)
+    worth = [float(name) for name in LEVELS[1:]] if weighted else [1.0, 1.0, 1.0]
+    return np.asarray(p[:, 1:] @ worth > p[:, 0])
 
 
 def table(rows: list[Row]) -> str:

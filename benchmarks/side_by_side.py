@@ -1,7 +1,7 @@
 """`topwork train --finetune tail` beside fine-tuning end to end in plain PyTorch and plain Keras, in one run.
 
     python benchmarks/side_by_side.py --torch PYTHON [--data textures] [--minutes 2] [--epochs 8] [--repeats 1]
-        [--rate 5e-4] [--precision float32] [--work benchmarks/work] [--out ROWS.jsonl]
+        [--rate 5e-4] [--precision float32] [--norms moving] [--work benchmarks/work] [--out ROWS.jsonl]
 
 All three get the same pictures (a data set of advice_data.py), 224 px, EfficientNet-Lite0, mirrored as --flips says,
 and the same test part. Each is a process of its own, timed from its start to its end: imports, decoding, and for
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8, help="of the two peers")
     parser.add_argument("--rate", type=float, default=5e-4, help="of the two peers")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="PyTorch's")
+    parser.add_argument("--norms", choices=("moving", "fixed"), default="moving", help="Keras' statistics")
     parser.add_argument("--flips", choices=("none", "horizontal", "both"), default="horizontal")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", default="topwork,torch,keras")
@@ -92,7 +93,14 @@ def run(name: str, manifest: Path, folder: Path, options: argparse.Namespace) ->
             "--precision",
             options.precision,
         ],
-        "keras": [sys.executable, str(HERE / "peer_keras.py"), str(manifest), *common],
+        "keras": [
+            sys.executable,
+            str(HERE / "peer_keras.py"),
+            str(manifest),
+            *common,
+            "--norms",
+            options.norms,
+        ],
     }
     began = time.perf_counter()
     if name != "topwork":

@@ -28,8 +28,11 @@ PROGRAM = Path(__file__).with_name("tfhub_program.py")
 PROJECT = PROGRAM.parents[1]
 
 
-def _network(*, views: Any = "one", waves: bool = False) -> ov.Model:
-    """A small backbone: two convolutions, and a root, which has no slope at 0, where channels are dead."""
+def _network(*, views: Any = "one", waves: bool = False, steep: bool = False) -> ov.Model:
+    """A small backbone: two convolutions, and a root, which has no slope at 0, where channels are dead.
+
+    `steep`: then the tent map twelve times, which takes rounding to four thousand times of it.
+    """
     rng = np.random.default_rng(11)
     image = op.parameter([1, SIDE, SIDE, 3], ov.Type.u8, name="image")
     image.output(0).set_names({"image"})
@@ -44,6 +47,10 @@ def _network(*, views: Any = "one", waves: bool = False) -> ov.Model:
         x = op.clamp(
             op.add(x, op.constant(rng.normal(size=(1, channels, 1, 1)).astype(np.float32))), 0.0, 6.0
         )
+    x = op.multiply(x, op.constant(np.float32(1 / 6))) if steep else x
+    for _ in range(12 if steep else 0):
+        up, down = op.clamp(x, 0.0, 0.5), op.clamp(op.subtract(x, op.constant(np.float32(0.5))), 0.0, 0.5)
+        x = op.multiply(op.subtract(up, down), op.constant(np.float32(2)))
     x.output(0).set_names({"last"})
     return average_views(pool(ov.Model([x], [image], "small"), ["last"], rooted=["last"]), views)  # (1, 24)
 
@@ -242,12 +249,36 @@ def test_an_operator_that_cannot_be_trained_leaves_nothing(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def _saved_with(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written has other weights, by so much."""
+    save = topwork.publish._save
+
+    def changed(layer: Any, folder: Path, size_px: int) -> None:
+        weight = layer.weights_in_order[0]
+        weight.assign(weight * factor)
+        save(layer, folder, size_px)
+
+    monkeypatch.setattr(topwork.publish, "_save", changed)
+
+
+@pytest.mark.parametrize("steep", [False, True])
 def test_a_module_that_reads_back_otherwise_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topwork.publish, "AGREEMENT", -1.0)
+    _saved_with(1.01, monkeypatch)
     with pytest.raises(
         TopworkError, match=r"the published module's features differ .* by .*e.*: it was not written"
     ):
-        publish_backbone(_network(), tmp_path / "m", size_px=SIDE)
+        publish_backbone(_network(steep=steep), tmp_path / "m", size_px=SIDE)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_takes_rounding_far_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _saved_with(1 + 1e-6, monkeypatch)
+    publish_backbone(_network(steep=True), tmp_path / "m", size_px=SIDE)
+    compiled = ov.Core().compile_model(tmp_path / "m", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled([_as_floats(_pictures()[:1])])[0]
+    expected = _features(_network(steep=True), _pictures()[:1])
+    assert np.linalg.norm(found - expected) > topwork.publish.AGREEMENT * np.linalg.norm(expected)

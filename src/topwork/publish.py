@@ -111,21 +111,29 @@ def _save(layer: Any, folder: Path, size_px: int) -> None:
 
 
 def _compare(graph: ov.Model, folder: Path, size_px: int) -> None:
-    """On a picture of noise, by OpenVINO: the graph, and what was written."""
+    """On a picture of noise, by OpenVINO: the graph, and what was written.
+
+    What rounding does to the network is allowed for: an untrained one may take the last bit of its input far.
+    """
     import openvino as ov
 
     core, exact = ov.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
-    image = np.random.default_rng(0).integers(0, 256, (1, size_px, size_px, 3), np.uint8)
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (1, size_px, size_px, 3), np.uint8)
+    unit = np.float32(image) / np.float32(255)
+    shaken = unit * (1 + 1e-6 * random.standard_normal(unit.shape)).astype(np.float32)
     wanted = core.compile_model(graph, "CPU", exact)(image)[FEATURES]
     try:
-        written = core.read_model(folder)
-        found = core.compile_model(written, "CPU", exact)([np.float32(image) / np.float32(255)])[0]
+        written = core.compile_model(core.read_model(folder), "CPU", exact)
+        found, beside = (written([pixels])[0].copy() for pixels in (unit, shaken))
     except RuntimeError as error:
         raise TopworkError(f"OpenVINO can't read the published module back: {error}") from error
-    gap = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
-    if not gap <= AGREEMENT:
+    length = np.linalg.norm(wanted)
+    gap, shake = (float(np.linalg.norm(found - other) / length) for other in (wanted, beside))
+    allowed = max(AGREEMENT, 10 * shake)
+    if not gap <= allowed:
         raise TopworkError(
-            f"the published module's features differ from the backbone's by {gap:.1e} (relative L2; {AGREEMENT:.0e} "
+            f"the published module's features differ from the backbone's by {gap:.1e} (relative L2; {allowed:.0e} "
             "is allowed): it was not written"
         )
 
