@@ -1,6 +1,7 @@
 """Advice against what tuning really gains: data sets made from what packages ship, each under two networks.
 
-    python benchmarks/advice.py [--work benchmarks/work] [--only NAME ...] [--evidence-only] [--minutes 15]
+    python benchmarks/advice.py [--work benchmarks/work] [--only NAME ...] [--networks HANDLE ...] [--evidence-only]
+        [--minutes 15]
 
 Each pair of data set and network gives one JSON row in `work`/advice.jsonl: evidence, prediction, and the accuracy
 on the test part before and after `topwork finetune`, which tunes the tail. Rows that are there are not measured
@@ -23,16 +24,18 @@ from typing import Any
 import numpy as np
 
 from advice_data import DATASETS, write_dataset
+from elpv_tuned import held_row
 from topwork.advice import advise, predict
 from topwork.evidence import Evidence, Probe
 from topwork.finetuning import finetune
-from topwork.forecasting import RULE, Rule, Signals, signals
+from topwork.forecasting import Rule, Signals, signals
 from topwork.learning_curve import LearningCurve
 from topwork.recipe import BackboneRecipe, FinetuneRecipe, Recipe
 from topwork.significance import Interval
 from topwork.training import train
 
 BACKBONES = (("efficientnet-lite0", 128), ("efficientnet-lite2", 160))
+PRIOR = Rule()
 RIDGE = 0.02  # how strongly the fitted rule is held to the prior
 Row = dict[str, Any]
 
@@ -41,13 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     parser.add_argument("--only", nargs="*", default=list(DATASETS))
+    parser.add_argument("--networks", nargs="*", default=[handle for handle, _ in BACKBONES])
     parser.add_argument("--evidence-only", action="store_true", help="predict, and measure no gain")
     parser.add_argument("--minutes", type=float, default=FinetuneRecipe().minutes)
     options = parser.parse_args()
     path = options.work / "advice.jsonl"
     rows = read_rows(path)
     for name in options.only:
-        for handle, size_px in BACKBONES:
+        for handle, size_px in (pair for pair in BACKBONES if pair[0] in options.networks):
             row = rows.setdefault((name, handle), {"data": name, "backbone": handle, "size_px": size_px})
             recipe = Recipe(
                 backbone=BackboneRecipe(handle=handle, size_px=size_px),
@@ -96,13 +100,14 @@ def measure(manifest: Path, recipe: Recipe) -> Row:
         "test_images": verdict.n,
         "kept": tuned.kept,
         "share": tuned.tuned.share,
+        **held_row(tuned.tuned),
         "epochs": len(tuned.tuned.history),
         "budget": recipe.finetune.minutes,
         "minutes": minutes,
     }
 
 
-def calibrate(rows: list[Row], *, prior: Rule = RULE, ridge: float = RIDGE) -> Rule:
+def calibrate(rows: list[Row], *, prior: Rule = PRIOR, ridge: float = RIDGE) -> Rule:
     """The prior rule, corrected by measured gains.
 
     Least squares of gain = headroom · (signals · coefficients), where the coefficients are held to the prior's by

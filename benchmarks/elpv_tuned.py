@@ -94,7 +94,6 @@ def measure(seed: int, recipe: Recipe, *, levels: bool) -> Row:
     assert done is not None
     assert done.frozen is not None
     assert done.test is not None
-    held = {"held_loss": done.tuned.before.loss, "held_loss_tuned": done.tuned.after.loss}
     return {
         **scores(done.frozen, data),
         **{f"{name}_tuned": value for name, value in scores(done.test, data).items()},
@@ -102,9 +101,21 @@ def measure(seed: int, recipe: Recipe, *, levels: bool) -> Row:
         "share": done.tuned.share,
         "cut": done.tuned.cut.name if done.tuned.cut else None,
         "epochs": len(done.tuned.history),
-        **{name: round(loss, 4) for name, loss in held.items()},
+        **held_row(done.tuned),
         "minutes": round(seconds / 60, 2),
     }
+
+
+def held_row(tuned: Any) -> Row:
+    """What the validation images said of the frozen and the tuned network."""
+    values = {
+        "held_loss": tuned.before.loss,
+        "held_loss_tuned": tuned.after.loss,
+        "held_saved_error": tuned.saved.error,
+        "held_accuracy": tuned.before.accuracy,
+        "held_accuracy_tuned": tuned.after.accuracy,
+    }
+    return {name: round(value, 4) for name, value in values.items()} | {"held_images": len(tuned.held)}
 
 
 def by_level(cells: Dataset) -> Dataset:

@@ -256,14 +256,24 @@ def test_no_forecast_beyond_the_headroom(
 
 
 def test_the_classic_rule_is_the_prior() -> None:
-    """More images, and less like what was learned: more to gain by tuning."""
+    """Few pictures: the network stays as it is, and different ones get a head on earlier layers; many: tune."""
     similar, different = seen(), seen(last=0.8, stages=0.9)
-    for one in (similar, different):
-        few, many = (dataclasses.replace(one, images=n) for n in (50, 50_000))
-        assert predicted_share(few, Rule()) < predicted_share(many, Rule())
-    assert predicted_share(similar, Rule()) < predicted_share(different, Rule())
     assert is_unlike(different)
     assert not is_unlike(similar)
+    for one in (similar, different):
+        few, many = (dataclasses.replace(one, images=n) for n in (50, 50_000))
+        assert 0 == predicted_share(few, Rule()) <= predicted_share(one, Rule()) < 0.5
+        assert predicted_share(many, Rule()) > 0.3
+        assert predict(few, 100.0, rule=Rule()).mode == "head"
+        assert predict(many, 100.0, rule=Rule()).mode != "head"
+
+
+def test_the_less_time_the_less_is_gained() -> None:
+    one = seen(images=20_000)
+    gains = [
+        predict(one, 100.0, tuning=FinetuneRecipe(minutes=m)).forecast("tail").gain for m in (0.5, 1, 4, 15)
+    ]
+    assert gains[0] == gains[1] < gains[2] < gains[3]
 
 
 def test_nothing_to_gain_keeps_the_network() -> None:

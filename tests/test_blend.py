@@ -21,6 +21,7 @@ from topwork.training import Run
 from topwork.tuning.blend import assembled, best_blend, blended_head, can_blend, head_alone
 from topwork.tuning.cuts import cut_named, find_cuts, only_last, split_at
 from topwork.tuning.loop import score
+from topwork.tuning.start import Saved
 from topwork.tuning.trainable import GraphLayer, patch
 
 Array = np.ndarray[Any, Any]
@@ -54,6 +55,34 @@ def test_one_that_knows_nothing_is_left_out() -> None:
     noise = np.random.default_rng(1).normal(0, 1e-3, tuned.shape)
     assert best_blend(noise, tuned, targets, np.ones(600)).share in (0.75, 1.0)
     assert best_blend(tuned / 7, tuned, targets, np.ones(600)).share == 1  # the same answers: nothing is won
+
+
+def test_how_sure_less_loss_is() -> None:
+    """By draws anew of the images: the bootstrap, and not the formula."""
+    frozen, tuned, targets = voices()
+    weights = np.random.default_rng(3).choice([0.33, 1.0], 600)
+    saved = Saved.of(frozen, frozen + tuned / 7, targets, weights)
+    each = [
+        score(frozen[rows], targets[rows], weights[rows])[0]
+        - score((frozen + tuned / 7)[rows], targets[rows], weights[rows])[0]
+        for rows in np.random.default_rng(4).integers(0, 600, (2000, 600))
+    ]
+    assert saved.loss == pytest.approx(np.mean(each), rel=0.02)
+    assert saved.error == pytest.approx(np.std(each), rel=0.06)
+    assert saved.clear
+    assert str(saved) == f"loss {saved.loss:.4f} lower (standard error {saved.error:.4f})"
+
+
+def test_less_loss_within_its_error_is_not_clear() -> None:
+    frozen, _, targets = voices()
+    none = Saved.of(frozen, frozen, targets, np.ones(600))
+    assert (none.loss, none.error, none.clear) == (0, 0, False)
+    shaken = frozen + np.random.default_rng(5).normal(0, 0.3, frozen.shape)
+    assert not Saved.of(frozen, shaken, targets, np.ones(600)).clear
+    # Of two images, one is told better and the other one worse.
+    doubtful = Saved.of(np.zeros((2, 2)), np.array([[3, 0], [0, 1]]), np.array([0, 0]), np.ones(2))
+    assert 0 < doubtful.loss < doubtful.error
+    assert not doubtful.clear
 
 
 def test_its_head_adds_up_both_heads() -> None:

@@ -131,10 +131,15 @@ def held_out(learner: Learner, lesson: Lesson, weights: Sequence[Array]) -> tupl
 
 def score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
     """Weighted log-loss and accuracy."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
     right = logits.argmax(axis=1) == targets
+    losses = log_losses(logits, targets)
     return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))
+
+
+def log_losses(logits: Array, targets: Array) -> Array:
+    """Of each image, float64 (M,)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets])
 
 
 def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> float:

@@ -20,7 +20,7 @@ from topwork.heads.head import Layer, fit_temperature
 from topwork.heads.linear import fit_linear, fold_affine, moments
 from topwork.recipe import Recipe
 from topwork.tuning.learner import Start
-from topwork.tuning.loop import Lesson, score
+from topwork.tuning.loop import Lesson, log_losses, score
 from topwork.watch import Silent
 
 if TYPE_CHECKING:
@@ -70,6 +70,34 @@ class HeldScore:
 
     def __str__(self) -> str:
         return f"loss {self.loss:.4f}, accuracy {100 * self.accuracy:.1f} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How much less one's mean log-loss of the same validation images is than another's, and its standard error."""
+
+    loss: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than its standard error, as is asked of what is more complex, or was chosen from many.
+
+        The "one-standard-error rule" of Breiman et al. 1984, "Classification and regression trees", section 3.4.
+        """
+        return self.loss > self.error
+
+    def __str__(self) -> str:
+        word = "lower" if self.loss > 0 else "higher"
+        return f"loss {abs(self.loss):.4f} {word} (standard error {self.error:.4f})"
+
+    @classmethod
+    def of(cls, before: Array, after: Array, targets: Array, weights: Array) -> Saved:
+        """Of two classifiers' logits (M, K), each at its best temperature; `weights` count the images."""
+        each = log_losses(before, targets) - log_losses(after, targets)
+        shares = weights / weights.sum()
+        mean = float(shares @ each)
+        return cls(mean, float(np.sqrt(shares**2 @ (each - mean) ** 2)))
 
 
 def frozen_logits(

@@ -36,7 +36,7 @@ from topwork.tuning.learner import Body, Learner, Start, graph_body
 from topwork.tuning.loop import Lesson, fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.sources import Pictures, Stored
-from topwork.tuning.start import HeldScore, frozen_logits, head_layer, solve_start
+from topwork.tuning.start import HeldScore, Saved, frozen_logits, head_layer, solve_start
 from topwork.tuning.trainable import patch
 from topwork.tuning.trial import Chosen, Tried, choose_cut
 from topwork.watch import Watch
@@ -53,8 +53,9 @@ CHECKPOINT, ACTIVATIONS, NATIVE = "checkpoint.npz", "activations", "native"
 class Tuned:
     """What came of a tuning.
 
-    `better`: whether validation images prefer `classifier` to frozen features, by loss and no less by accuracy;
-    `before`, `after`: how both did on them. `mix`: the share of the tuned weights in the tuned network, 0 to 1.
+    `better`: whether validation images clearly prefer `classifier` to frozen features, by their loss;
+    `before`, `after`: how both did on them; `saved`: how sure the difference is. `mix`: the share of the tuned
+    weights in the tuned network, 0 to 1.
     `share`: the tuned network's share of the classifier's answers; 1 where the frozen one is not run beside it.
     `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a trial, if there was
     one. `epochs`: how many were planned. `learn`, `held`: the images it learnt from, and the validation images;
@@ -65,6 +66,7 @@ class Tuned:
     better: bool
     before: HeldScore
     after: HeldScore
+    saved: Saved
     mix: float
     share: float
     cut: Cut | None
@@ -111,8 +113,7 @@ def tune(
         class_count=len(frozen.classes),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    held_targets = lesson.targets[lesson.held]
-    weights = lesson.weights[lesson.held]
+    held_targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
     as_frozen = frozen_logits(
         features,
         learn,
@@ -152,8 +153,7 @@ def tune(
     blend = best_blend(
         None if settings.native or not can_blend(frozen.head) else as_frozen, logits, held_targets, weights
     )
-    alone = HeldScore.of(logits, held_targets, weights)
-    watch.say(f"the tuned network on them: {alone}")
+    watch.say(f"the tuned network on them: {HeldScore.of(logits, held_targets, weights)}")
     if blend.share < 1:
         watch.say(f"the frozen one beside it, with {100 - 100 * blend.share:.0f} % of the say: {blend.score}")
     layer = head_layer(start, *(np.asarray(w) for w in learner.weights()[-2:]))
@@ -162,11 +162,14 @@ def tune(
         classifier = Classifier(frozen.classes, backbone, (LAST,), head_alone(layer, blend))
     else:
         classifier = assembled(frozen, single, prefix, patch(tail, body.layer), chosen.cut, layer, blend)
+    saved = Saved.of(as_frozen, blend.logits / blend.temperature, held_targets, weights)
+    watch.say(f"against frozen features: {saved}")
     return Tuned(
         classifier=classifier,
-        better=blend.score.loss < before.loss and blend.score.accuracy >= before.accuracy,
+        better=saved.clear,
         before=before,
         after=blend.score,
+        saved=saved,
         mix=mix,
         share=blend.share,
         cut=chosen.cut,
