@@ -335,8 +335,14 @@ def test_what_to_do_names_the_command_and_the_limit() -> None:
     )
     assert "the classic rule for many and similar pictures tunes." in told.sentences[2]
     kept = predict(seen(images=10_000), 1.0, rule=dataclasses.replace(rule, base=0.0))
-    assert kept.sentences[2].startswith(
-        "Do: keep the frozen network (topwork train), since no tuning is predicted"
+    assert kept.sentences[2] == (
+        "Do: keep the frozen network (topwork train), since no tuning is predicted to gain 0.5 points or more, "
+        "although the classic rule for many and similar pictures tunes."
+    )
+    few = predict(seen(images=1100), 1.0)
+    assert few.sentences[2] == (
+        "Do: keep the frozen network (topwork train), since no tuning is predicted to gain 0.5 points or more; "
+        "the classic rule for few and similar pictures keeps the network fixed."
     )
 
 

@@ -193,7 +193,7 @@ def _to_do(
     if mode == "head":
         return (
             f"Do: keep the frozen network (topwork train), since no tuning is predicted to gain "
-            f"{100 * rule.worth:g} points or more; {case}."
+            f"{100 * rule.worth:g} points or more{';' if few else ', although'} {case}."
         )
     what = "the tail" if mode == "tail" else "all of the network"
     bound = forecasts[MODES.index(mode)].minutes - forecasts[0].minutes >= tuning.minutes
