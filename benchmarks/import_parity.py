@@ -34,7 +34,10 @@ import numpy as np
 from keras_applications import SEED, installed, picture, stir
 from topwork.hub.applications import APPLICATIONS
 
-SIDE_PX = 96  # enough for three pixels or more before the last average, in most
+SIDE_PX = 96  # enough for three pixels or more before the last average
+# But in these, whose convolutions without a border leave one of 96: their last batch norms' statistics would be of a
+# dozen numbers, some nearly equal, and magnify rounding.
+LARGER_PX = {"InceptionV3": 150, "InceptionResNetV2": 150}
 PICTURES = 12  # that the batch norms' statistics are taken of
 OTHERS = ("MobileNetV2", "ResNet50", "EfficientNetB0", "DenseNet121", "ConvNeXtTiny")
 ALLOWED = 1e-4
@@ -116,7 +119,7 @@ def convert(name: str, folder: str) -> dict[str, Any]:
 
     from topwork.hub.convert import convert_application
 
-    size_px = max(SIDE_PX, APPLICATIONS[name].smallest_px)
+    size_px = max(LARGER_PX.get(name, SIDE_PX), APPLICATIONS[name].smallest_px)
     random = np.random.default_rng(SEED)
     keras.utils.set_random_seed(SEED)
     build = getattr(keras.applications, name)
