@@ -1,7 +1,7 @@
 """Advice against what tuning really gains: data sets made from what packages ship, each under two networks.
 
     python benchmarks/advice.py [--work benchmarks/work] [--only NAME ...] [--networks HANDLE ...] [--evidence-only]
-        [--minutes 15]
+        [--minutes 15] [--pictures 1500]
 
 Each pair of data set and network gives one JSON row in `work`/advice.jsonl: evidence, prediction, and the accuracy
 on the test part before and after `topwork finetune`, which tunes the tail. Rows that are there are not measured
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from advice_data import DATASETS, write_dataset
+from advice_data import DATASETS, LIMIT, named, write_dataset
 from elpv_tuned import held_row
 from topwork.advice import advise, predict
 from topwork.evidence import Evidence, Probe
@@ -47,17 +47,19 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=[handle for handle, _ in BACKBONES])
     parser.add_argument("--evidence-only", action="store_true", help="predict, and measure no gain")
     parser.add_argument("--minutes", type=float, default=FinetuneRecipe().minutes)
+    parser.add_argument("--pictures", type=int, default=LIMIT)
     options = parser.parse_args()
     path = options.work / "advice.jsonl"
     rows = read_rows(path)
     for name in options.only:
         for handle, size_px in (pair for pair in BACKBONES if pair[0] in options.networks):
-            row = rows.setdefault((name, handle), {"data": name, "backbone": handle, "size_px": size_px})
+            data = named(name, options.pictures)
+            row = rows.setdefault((data, handle), {"data": data, "backbone": handle, "size_px": size_px})
             recipe = Recipe(
                 backbone=BackboneRecipe(handle=handle, size_px=size_px),
                 finetune=FinetuneRecipe(mode="tail", minutes=options.minutes),
             )
-            manifest = write_dataset(name, options.work)
+            manifest = write_dataset(name, options.work, options.pictures)
             if "evidence" not in row:
                 row.update(look(manifest, recipe))
                 append_row(path, row)
@@ -187,7 +189,7 @@ def line(row: Row, advice: Any) -> str:
     """One pair, predicted and measured."""
     tail = advice.forecast("tail")
     text = (
-        f"{row['data']:17} {row['backbone'][-5:]} frozen {100 * advice.evidence.accuracy:5.1f} %  predicted "
+        f"{row['data']:21} {row['backbone'][-5:]} frozen {100 * advice.evidence.accuracy:5.1f} %  predicted "
         f"{tail.gain:+5.1f} ({tail.interval.low:+5.1f} to {tail.interval.high:+5.1f}) {tail.minutes:4.1f} min "
         f"→ {advice.mode:4}"
     )

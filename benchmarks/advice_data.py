@@ -1,11 +1,12 @@
 """Small data sets as folders of pictures, made from what packages ship, to judge advice by.
 
-    python benchmarks/advice_data.py [--work benchmarks/work] [NAME ...]
+    python benchmarks/advice_data.py [--work benchmarks/work] [--pictures 1500] [NAME ...]
 
 They need `pip install elpv-dataset scikit-learn scikit-image matplotlib` and, for the emoji, `npm` (the pictures of
 four vendors are fetched once and kept). Each data set is a folder of PNG files and, beside it, a manifest
-`NAME.csv` with the columns path, label, split, group: at most 1,500 pictures, a quarter of them for testing, chosen
-by a seed. What belongs together (one emoji by four vendors, all letters of a font) is one group, on one side.
+`NAME.csv` (of another number of pictures: `NAME-NUMBER.csv`) with the columns path, label, split, group: at most
+1,500 pictures, a quarter of them for testing, chosen by a seed. What belongs together (one emoji by four vendors,
+all letters of a font) is one group, on one side.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from topwork.data.dataset import Dataset, Example, FileImage
 from topwork.data.split import split
 
 Item = TypeVar("Item")
-LIMIT = 1500
+LIMIT = 1500  # pictures of a set, where no other number is asked for
 SEED = 0
 TEST = 0.25
 VENDORS = ("apple", "facebook", "google", "twitter")
@@ -52,7 +53,7 @@ class Picture:
     split: str | None = None
 
 
-def cells(work: Path, *, kinds: tuple[str, ...], by_kind: bool = False) -> Iterator[Picture]:
+def cells(*, kinds: tuple[str, ...], by_kind: bool = False) -> Iterator[Picture]:
     """Solar cells (see benchmarks/elpv.py), functional or defective; or, `by_kind`, of which type of module."""
     root = _package("elpv_dataset") / "data"
     for line in _shuffled((root / "labels.csv").read_text(encoding="utf-8").splitlines()):
@@ -64,7 +65,7 @@ def cells(work: Path, *, kinds: tuple[str, ...], by_kind: bool = False) -> Itera
             yield Picture(Image.open(root / name).convert("L"), label)
 
 
-def digits(work: Path) -> Iterator[Picture]:
+def digits(work: Path, limit: int) -> Iterator[Picture]:
     """Handwritten digits of 8 x 8 pixels, as scikit-learn ships them, made larger."""
     from sklearn.datasets import load_digits
 
@@ -76,7 +77,7 @@ def digits(work: Path) -> Iterator[Picture]:
         )
 
 
-def faces(work: Path) -> Iterator[Picture]:
+def faces(work: Path, limit: int) -> Iterator[Picture]:
     """Faces and other pieces of photographs, 25 x 25 pixels, as scikit-image ships them: 100 of each."""
     images = np.load(_package("skimage") / "data" / "lfw_subset.npy", allow_pickle=False)
     for row in _shuffled(range(len(images))):
@@ -85,46 +86,49 @@ def faces(work: Path) -> Iterator[Picture]:
         yield Picture(image, "face" if row < 100 else "other")
 
 
-def emoji_categories(work: Path) -> Iterator[Picture]:
+def emoji_categories(work: Path, limit: int) -> Iterator[Picture]:
     """Emoji by category (animals, food, flags, …), as four vendors draw them."""
-    yield from _emoji(work, lambda entry, vendor: entry["category"], leave_out=("Component",))
+    yield from _emoji(work, limit, lambda entry, vendor: entry["category"], leave_out=("Component",))
 
 
-def emoji_animals(work: Path) -> Iterator[Picture]:
+def emoji_animals(work: Path, limit: int) -> Iterator[Picture]:
     """Emoji of animals and plants by their kind (mammals, birds, insects, …)."""
     wanted = lambda entry, vendor: entry["subcategory"] if entry["category"] == "Animals & Nature" else None  # noqa: E731
-    yield from _emoji(work, wanted, leave_out=("animal-amphibian",))
+    yield from _emoji(work, limit, wanted, leave_out=("animal-amphibian",))
 
 
-def emoji_vendors(work: Path) -> Iterator[Picture]:
+def emoji_vendors(work: Path, limit: int) -> Iterator[Picture]:
     """Emoji by the vendor that drew them."""
-    yield from _emoji(work, lambda entry, vendor: vendor)
+    yield from _emoji(work, limit, lambda entry, vendor: vendor)
 
 
-def letters(work: Path) -> Iterator[Picture]:
+def letters(work: Path, limit: int) -> Iterator[Picture]:
     """Capital letters, slightly turned, in grey tones; a font is a group, so that the test has fonts not seen."""
-    for font, letter, number in _shuffled((f, c, n) for f in _fonts() for c in LETTERS for n in range(3)):
+    files = _fonts()
+    often = max(3, -(-limit // (len(files) * len(LETTERS))))
+    for font, letter, number in _shuffled((f, c, n) for f in files for c in LETTERS for n in range(often)):
         yield Picture(_draw(font, letter, number), letter, font.stem)
 
 
-def fonts(work: Path) -> Iterator[Picture]:
+def fonts(work: Path, limit: int) -> Iterator[Picture]:
     """Letters of both cases by the family of their font; a letter is a group."""
-    every = LETTERS + LETTERS.lower()
-    for font, letter, number in _shuffled((f, c, n) for f in _fonts() for c in every for n in range(2)):
+    every, files = LETTERS + LETTERS.lower(), _fonts()
+    often = max(2, -(-limit // (len(files) * len(every))))
+    for font, letter, number in _shuffled((f, c, n) for f in files for c in every for n in range(often)):
         family = next(
             name for name in ("DejaVuSansMono", "DejaVuSans", "DejaVuSerif", "STIX") if name in font.stem
         )
         yield Picture(_draw(font, letter, number), family, letter)
 
 
-def textures(work: Path) -> Iterator[Picture]:
+def textures(work: Path, limit: int) -> Iterator[Picture]:
     """Tiny grey patches by the photograph that they are cut from; test patches come from its right quarter."""
     draw = random.Random(SEED)
     for name in TEXTURES:
         path = next((_package("skimage") / "data").glob(f"{name}.*"))
         image = Image.open(path).convert("L")
         border = image.width * 3 // 4
-        for number in range(LIMIT // len(TEXTURES)):
+        for number in range(limit // len(TEXTURES)):
             test = number % 4 == 0
             left, right = (border, image.width) if test else (0, border)
             pixels = np.zeros(1)
@@ -138,11 +142,11 @@ def textures(work: Path) -> Iterator[Picture]:
             yield Picture(resized, name, None, "test" if test else "train")
 
 
-DATASETS: dict[str, Callable[[Path], Iterator[Picture]]] = {
-    "elpv-mono": lambda work: cells(work, kinds=("mono",)),
-    "elpv-poly": lambda work: cells(work, kinds=("poly",)),
-    "elpv": lambda work: cells(work, kinds=("mono", "poly")),
-    "elpv-kinds": lambda work: cells(work, kinds=("mono", "poly"), by_kind=True),
+DATASETS: dict[str, Callable[[Path, int], Iterator[Picture]]] = {
+    "elpv-mono": lambda work, limit: cells(kinds=("mono",)),
+    "elpv-poly": lambda work, limit: cells(kinds=("poly",)),
+    "elpv": lambda work, limit: cells(kinds=("mono", "poly")),
+    "elpv-kinds": lambda work, limit: cells(kinds=("mono", "poly"), by_kind=True),
     "digits": digits,
     "faces": faces,
     "emoji-categories": emoji_categories,
@@ -154,16 +158,22 @@ DATASETS: dict[str, Callable[[Path], Iterator[Picture]]] = {
 }
 
 
-def write_dataset(name: str, work: Path) -> Path:
+def named(name: str, limit: int) -> str:
+    """What a set of so many pictures is called."""
+    return name if limit == LIMIT else f"{name}-{limit}"
+
+
+def write_dataset(name: str, work: Path, limit: int = LIMIT) -> Path:
     """Write a data set's folder and manifest below `work`/advice, if they are not there; the manifest's path."""
+    name, maker = named(name, limit), DATASETS[name]
     folder = work / "advice" / name
     manifest = folder.with_suffix(".csv")
     if manifest.exists():
         return manifest
     shutil.rmtree(folder, ignore_errors=True)
     rows: list[tuple[str, str, str | None, str | None]] = []
-    for number, picture in enumerate(DATASETS[name](work)):
-        if number == LIMIT:
+    for number, picture in enumerate(maker(work, limit)):
+        if number == limit:
             break
         path = folder / picture.label.replace(" & ", "-and-") / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +215,11 @@ def _parts(rows: list[tuple[str, str, str | None, str | None]]) -> list[str]:
 
 
 def _emoji(
-    work: Path, label_of: Callable[[dict[str, str], str], str | None], *, leave_out: tuple[str, ...] = ()
+    work: Path,
+    limit: int,
+    label_of: Callable[[dict[str, str], str], str | None],
+    *,
+    leave_out: tuple[str, ...] = (),
 ) -> Iterator[Picture]:
     archives = {vendor: _fetch_emoji(work, vendor) for vendor in VENDORS}
     with tarfile.open(archives["apple"]) as archive:
@@ -216,7 +230,7 @@ def _emoji(
         for entry in _shuffled(everywhere)
         for vendor in VENDORS
         if (label := label_of(entry, vendor)) is not None and label not in leave_out
-    ][:LIMIT]
+    ][:limit]
     pictures: dict[tuple[str, str], bytes] = {}
     for vendor in VENDORS:  # an archive is read once, in its own order
         names = {f"package/img/{vendor}/64/{image}": image for _, image, of, _ in wanted if of == vendor}
@@ -282,9 +296,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(DATASETS))
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
+    parser.add_argument("--pictures", type=int, default=LIMIT)
     options = parser.parse_args()
     for name in options.names:
-        manifest = write_dataset(name, options.work)
+        manifest = write_dataset(name, options.work, options.pictures)
         with manifest.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         parts = {part: sum(row["split"] == part for row in rows) for part in ("train", "test")}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advice_data import _emoji, write_dataset
+from advice_data import LIMIT, _emoji, write_dataset
 from audit_faults import changes, on_white
 from topwork.backbone import load_backbone
 from topwork.checking import check
@@ -160,7 +160,7 @@ def emoji_of_one_vendor(work: Path) -> Path:
     folder = work / "leak" / "emoji-google"
     if not folder.exists():
         wanted = lambda entry, vendor: entry["category"] if vendor == "google" else None  # noqa: E731
-        for number, picture in enumerate(_emoji(work, wanted, leave_out=("Component",))):
+        for number, picture in enumerate(_emoji(work, LIMIT, wanted, leave_out=("Component",))):
             path = folder / picture.label.replace(" & ", "-and-") / f"{number:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.image.save(path)
