@@ -4,8 +4,9 @@
         [--features auto] [--head linear]
 
 Any doubt counts as defective; unsure cells weigh 0.33 and 0.67 (Deitsch et al. 2019). Each split, of seed 0, 1, …,
-is stratified by label and module type. Heads are fitted twice, with all cells alike and with the cells' weights;
-both are scored both ways. All choices are made by 5-fold cross-validation on the training cells.
+is stratified by label and module type. Heads are fitted thrice: with all cells alike, with the cells' weights, and
+on the experts' four degrees of doubt (see elpv_tuned.py); all are scored both ways. All choices are made by 5-fold
+cross-validation on the training cells.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from elpv_tuned import by_level, scores
 from topwork.backbone import load_backbone
 from topwork.classifier import Classifier, score
 from topwork.console import Console
@@ -43,24 +45,22 @@ def main() -> None:
     cells, types = load_cells()
     backbone = load_backbone(options.backbone, size_px=options.size, views=options.views)
     recipe = Recipe(head=HeadRecipe(kind=options.head, features=options.features))
-    rows: dict[str, list[dict[str, float]]] = {"alike": [], "weighted": []}
+    rows: dict[str, list[dict[str, float]]] = {"alike": [], "weighted": [], "levels": []}
     with open_store(backbone.facts) as store, tempfile.TemporaryDirectory() as folder:
         with Console().bar("features", len(cells)) as progress:
             features = extract(cells, backbone, store=store, progress=progress)
         for seed in range(options.splits):
             marked = split_cells(cells, types, seed=seed)
             for fit in rows:
-                data = marked if fit == "weighted" else alike(marked)
+                data = {"weighted": marked, "alike": alike(marked), "levels": by_level(marked)}[fit]
                 splits = Splits(part(data, "train"), data.take(0), part(data, "test"))
                 fitted = fit_head(features, splits, recipe, tensorboard=Path(folder), watch=Silent())
-                classifier = Classifier(cells.classes, backbone, fitted.blocks, fitted.head)
-                test = score(classifier, features.part(part(marked, "test"))).evaluation
-                assert test.weighted_accuracy is not None
+                classifier = Classifier(data.classes, backbone, fitted.blocks, fitted.head)
+                test = score(classifier, features.part(splits.test))
                 chosen = fitted.candidates[0]
                 rows[fit].append(
                     {
-                        "plain": 100 * test.accuracy,
-                        "weighted": 100 * test.weighted_accuracy,
+                        **scores(test, marked),
                         "held_out": 100 * chosen.held_out_accuracy,
                         "width": chosen.width,
                     }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from photos import SHAPES, write_shapes
 from topwork.advice import Advice, advise, measure_speed, predict
 from topwork.backbone import Backbone
+from topwork.checking import check
 from topwork.data.dataset import Dataset, FileImage
 from topwork.data.sources import load
 from topwork.data.split import splits_of
@@ -29,6 +31,7 @@ from topwork.learning_curve import LearningCurve, fit_curve
 from topwork.printing_advice import advice_json, advice_text
 from topwork.recipe import FinetuneRecipe, Recipe, SplitRecipe
 from topwork.significance import Interval
+from topwork.training import train
 
 
 def seen(**changes: object) -> Evidence:
@@ -53,7 +56,7 @@ def seen(**changes: object) -> Evidence:
 @pytest.fixture(scope="module")
 def features(shapes: Path, backbone: Backbone) -> Features:
     with open_store(backbone.facts) as store:
-        yield extract(load(shapes), backbone, store=store)
+        yield check(extract(load(shapes), backbone, store=store), lambda _: None).features
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +314,27 @@ def test_advice_on_photos(advice: Advice, looked: Evidence, shapes: Path) -> Non
     head, tail, full = (f.minutes for f in advice.forecasts)
     assert 0 < head < tail < full
     assert advice.images_a_second > 1
+
+
+def test_advice_learns_from_no_image_that_a_training_tests_on(recipe: Recipe, tmp_path: Path) -> None:
+    """Each picture thrice, hardly changed: a split that knows nothing of copies would be another."""
+    photos = write_shapes(tmp_path / "photos", 13)
+    for path in sorted(photos.rglob("*.png")):
+        for number in (1, 2):
+            pixels = np.asarray(Image.open(path)).copy()
+            pixels[0, number] += 1
+            Image.fromarray(pixels).save(path.with_name(f"{path.stem}-{number}.png"))
+    run = train(photos, tmp_path / "run", recipe=recipe)
+    alike = advise(photos, recipe=recipe)
+    assert alike.evidence.images == run.splits["train"]
+    unlike = dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, copies=False))
+    assert advise(photos, recipe=unlike).evidence.images != run.splits["train"]
+    rows = ((path.relative_to(tmp_path), path.parent.name) for path in sorted(photos.rglob("*.png")))
+    table = "".join(f"{path},{label},{label}{path.name[:3]}\n" for path, label in rows)
+    (tmp_path / "list.csv").write_text("path,label,burst\n" + table)
+    by_burst = dataclasses.replace(unlike, split=dataclasses.replace(unlike.split, group_by="burst"))
+    told = train(tmp_path / "list.csv", tmp_path / "grouped", recipe=by_burst)
+    assert advise(tmp_path / "list.csv", recipe=by_burst).evidence.images == told.splits["train"]
 
 
 def test_three_sentences(advice: Advice) -> None:

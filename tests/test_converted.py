@@ -14,8 +14,9 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
-from topwork.errors import TopworkError
-from topwork.hub.converted import Converted, converted
+from topwork.errors import InputError, TopworkError
+from topwork.hub import collection
+from topwork.hub.converted import Converted, converted, list_conversions
 
 KEY = ("keras:Tiny", "8")
 
@@ -156,3 +157,22 @@ def test_a_cache_that_cant_be_written_to(tmp_path: Path) -> None:
         TopworkError, match=r"can't keep the converted graph in .*converted: .*; make room there, or"
     ):
         converted(KEY, write, root=tmp_path)
+
+
+def test_conversions_are_listed_and_removed_by_their_modules(cache: Path) -> None:
+    for size in ("8", "9"):
+        converted(("keras:Tiny", size), write, handle="keras:Tiny")
+    converted(("keras:Other", "8"), write)  # by a version that kept no name
+    kept = collection.kept_modules()
+    unnamed, *named = list_conversions()
+    assert [one.handle for one in kept] == [unnamed.handle, "keras:Tiny", "keras:Tiny"]
+    assert unnamed.handle.startswith("converted:")
+    assert all(one.size_bytes > 160 for one in kept)
+    with pytest.raises(
+        InputError, match=r"keras:Small: no such module is kept. Known: converted:.*, keras:Tiny"
+    ):
+        collection.remove("keras:Small")
+    assert collection.remove("keras:Tiny") == sum(one.size_bytes for one in named)
+    assert [one.handle for one in collection.kept_modules()] == [unnamed.handle]
+    assert collection.remove(unnamed.handle) == unnamed.size_bytes
+    assert not listing(cache / "converted")

@@ -55,6 +55,8 @@ def test_a_module_published(tmp_path: Path, backbone: Backbone, pictures: np.nda
 
 
 def test_what_is_wrong_is_said(run: Run, shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tfhub: expected the precision 'f32' .* got 'int8' and 'sized'"):
+        export(run.path, tmp_path / "out", format="tfhub", precision="int8")
     with pytest.raises(InputError, match="unknown format 'tfhb'; did you mean 'tfhub'"):
         export(run.path, tmp_path / "out", format="tfhb")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected a folder that `topwork train` wrote"):

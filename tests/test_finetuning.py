@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import Topwork, one_line, start_python, write_shapes
+from photos import Topwork, finished, one_line, start, start_python, write_shapes
 from topwork import Classifier, FinetuneRecipe, InputError, TopworkError, finetune
 from topwork import graph as graphs
 from topwork.backbone import TUNED
-from topwork.finetuning import FROZEN, WORK, Finetuned
+from topwork.finetuning import FROZEN, Finetuned
 from topwork.recipe import AugmentRecipe, HeadRecipe, Recipe
-from topwork.runfolder import REPORT, parts_of
+from topwork.runfolder import RECIPE, REPORT, WORK, check_folder
+from topwork.runimages import images_of
 from topwork.training import Run, train
 from topwork.tuning.cuts import cut_named, find_cuts, split_at
 from topwork.watch import Silent
@@ -103,7 +104,7 @@ def test_validation_images_decide_and_test_images_tell(tuned: Finetuned) -> None
     assert tuned.test is not None
     assert verdict.before == pytest.approx(tuned.frozen.evaluation.accuracy)
     assert verdict.after == pytest.approx(tuned.test.evaluation.accuracy)
-    assert verdict.n == sum(part == "test" for part in parts_of(tuned.path).values())
+    assert verdict.n == sum(image.part == "test" for image in images_of(tuned.path))
 
 
 def test_the_tuned_network_is_another_and_the_frozen_one_is_kept(tuned: Finetuned, frozen: Path) -> None:
@@ -143,7 +144,7 @@ def test_the_tuned_one_knows_its_doubt(tuned: Finetuned, frozen: Path, hard: Pat
 
 def test_rare_classes_count_more_where_asked(hard: Path, recipe: Recipe, frozen: Path) -> None:
     from topwork import load
-    from topwork.tuning.tune import _weights
+    from topwork.tuning.lesson import _weights
 
     few = load(hard).select([*range(80), *range(80, 90)])
     classifier = Classifier.load(frozen)
@@ -265,8 +266,10 @@ def test_killed_after_each_epoch_it_comes_to_the_same_end(
             process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
             assert seen
         Classifier.load(run)  # the frozen one, whole
+    with pytest.raises(InputError, match=rf"holds a run already; .*topwork finetune {run} --resume goes on"):
+        check_folder(run, overwrite=False)
     told = Listener()
-    resumed = finetune(run, recipe=QUICK, resume=True, watch=told)
+    resumed = finetune(run, resume=True, watch=told)  # by the settings that it was begun with
     assert any(text.startswith("going on after") for text in told.said)
     a, b = (
         [
@@ -279,6 +282,68 @@ def test_killed_after_each_epoch_it_comes_to_the_same_end(
     for one, other in zip(a, b, strict=True):
         np.testing.assert_array_equal(one, other)
     assert resumed.tuned.mix == straight.tuned.mix
+
+
+def test_ctrl_c_before_the_first_epoch_says_how_to_go_on(frozen: Path, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    before = contents(run)
+    with start("finetune", run, "--cut", "block13", "--epochs", 3) as process:
+        assert process.stderr is not None
+        assert next(line for line in process.stderr if line.startswith("solving the head"))
+        process.send_signal(signal.SIGINT)
+        code, _, err = finished(process)
+    assert code == 130
+    assert err.splitlines()[-1] == (f"topwork: stopped; topwork finetune {run} --resume goes on from there")
+    shutil.rmtree(run / WORK)
+    assert contents(run) == before
+
+
+def test_a_run_that_followed_advice_is_tuned_by_its_tail(frozen: Path, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    auto = dataclasses.replace(
+        Recipe.load(run / RECIPE), finetune=dataclasses.replace(QUICK, mode="auto", epochs=1)
+    )
+    (run / RECIPE).write_text(auto.to_toml(), encoding="utf-8")
+    assert finetune(run).tuned.cut is not None
+    assert Recipe.load(run / RECIPE).finetune.mode == "tail"
+
+
+def test_a_second_tuning_that_is_not_kept_leaves_the_first(
+    tuned: Finetuned, call: Topwork, tmp_path: Path
+) -> None:
+    run = copied(tuned.path, tmp_path)
+    before = contents(run)
+    code, out, _ = call("finetune", run, "--cut", "block15", "--epochs", 1, "--rate", 1e-8)
+    assert code == 0
+    assert f"{run} holds the earlier tuned classifier" in out
+    after = contents(run)
+    assert json.loads(after.pop(REPORT)) == json.loads(before.pop(REPORT)) | {
+        "finetune_not_kept": json.loads((run / REPORT).read_text())["finetune_not_kept"]
+    }
+    assert {name: b for name, b in after.items() if name in before} == before
+    assert all(name.startswith("tensorboard/") for name in after.keys() - before.keys())
+
+
+def test_a_run_that_is_replaced_leaves_nothing_to_tune_from(
+    tuned: Finetuned, shapes: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = copied(tuned.path, tmp_path)
+    (run / WORK).mkdir()
+    train(shapes, run, recipe=recipe, overwrite=True)
+    assert not (run / FROZEN).exists()
+    assert not (run / WORK).exists()
+
+
+def test_settings_that_change_lose_nothing(frozen: Path, tmp_path: Path) -> None:
+    run = copied(frozen, tmp_path)
+    with start_python(PROGRAM, run) as process:
+        assert process.stdout is not None
+        assert next(line for line in process.stdout if line.startswith("epoch 2"))
+        process.kill()
+    kept = (run / WORK / "checkpoint.npz").read_bytes()
+    with pytest.raises(InputError, match="it is of one with other settings or photos, or damaged: leave the"):
+        finetune(run, recipe=dataclasses.replace(QUICK, rate=2e-3), resume=True)
+    assert (run / WORK / "checkpoint.npz").read_bytes() == kept
 
 
 def test_train_tunes_where_it_is_asked_to(hard: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -303,6 +368,7 @@ def test_the_command(frozen: Path, call: Topwork, tmp_path: Path) -> None:
     assert code == 0
     assert "Tuned the tail after block15: 1 epoch of 1" in out
     assert "points (95 %" in out
+    one_line(call("finetune", run, "--mode", "auto"), "'auto' is not one of 'tail', 'full'")
     one_line(call("finetune", run, "--epochs", 0), "finetune.epochs must be 1 to 10000; got 0")
     one_line(
         call("finetune", tmp_path / "no"), "expected a folder that `topwork train` wrote; it has no recipe"
@@ -337,6 +403,17 @@ def test_advice_by_the_command(shapes: Path, call: Topwork) -> None:
     assert code == 0
     assert all(sentence in out for sentence in plain["sentences"][:1])
     one_line(call("advise", shapes / "none"), "none")
+
+
+def test_auto_where_there_are_too_few_to_tell(recipe: Recipe, tmp_path: Path) -> None:
+    photos = write_shapes(tmp_path / "photos", 8)
+    for path in sorted((photos / "circle").iterdir())[1:]:
+        path.unlink()
+    told = Listener()
+    auto = dataclasses.replace(recipe, finetune=dataclasses.replace(QUICK, mode="auto"))
+    run = train(photos, tmp_path / "run", recipe=auto, watch=told)
+    assert run.finetuned is None
+    assert any("no advice, so the frozen network stays: " in text for text in told.said)
 
 
 def test_auto_follows_the_advice(shapes: Path, recipe: Recipe, tmp_path: Path) -> None:

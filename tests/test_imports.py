@@ -40,14 +40,13 @@ checks.looks exports.keras_file exports.litert exports.savedmodel features repor
 tuning.activations tuning.choice tuning.native
 checks.registration
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
-attention checks.inspection forecasting growth runfolder tuning.loop
-advice checking comparing exports.pictures reporting.content serving.models tuning.start
-exports.parity printing_advice printing_diff reporting.frame serving.answers serving.kserve
-tuning.blend tuning.trial
-exporting reporting.audit_page reporting.page serving.app tuning.tune
-auditing reporting.writing
+attention checks.inspection forecasting growth runfolder tuning.lesson
+checking comparing exports.pictures reporting.content serving.models tuning.loop
+advice exports.parity printing_diff runimages reporting.frame serving.answers serving.kserve tuning.start
+exporting printing_advice reporting.audit_page reporting.page serving.app tuning.blend tuning.trial
+auditing reporting.writing tuning.tune
 cli_checks finetuning printing_export serving.running
-cli_export cli_serve training
+cli_export cli_serve printing_tuning training
 printing
 cli_modules cli_tuning demo predicting
 cli_predict

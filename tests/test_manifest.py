@@ -168,6 +168,14 @@ def test_faults_are_named_with_their_line(photos, name, text, message):
     assert "\n" not in str(raised.value)
 
 
+def test_parquet_grouped_by_another_column(photos):
+    columns = {"path": ["a.jpg", "b.jpg"], "label": ["x", "y"], "Patient": [7, 8], "pixels": [b"1", b"2"]}
+    pq.write_table(pa.table(columns), photos / "list.parquet")
+    assert [example.group for example in load(photos / "list.parquet", group_by="patient")] == ["7", "8"]
+    with pytest.raises(InputError, match="unknown column to group by 'patients'; did you mean 'patient'"):
+        load(photos / "list.parquet", group_by="patients")
+
+
 def test_parquet_without_a_column(photos):
     pq.write_table(pa.table({"path": ["a.jpg"], "class": ["x"]}), photos / "list.parquet")
     with pytest.raises(InputError, match="got 'path', 'class': rename 'class' to 'label'"):

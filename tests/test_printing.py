@@ -97,13 +97,13 @@ def test_json_is_one_list(capsys: Output) -> None:
 
 def test_what_was_left_out_is_counted_and_the_first_named() -> None:
     problems = tuple(Problem(f"{i}.jpg", "no picture") for i in range(SHOWN + 1))
-    assert left_out_text(()) == []
-    lines = left_out_text(problems)
-    assert lines[0].startswith(f"left out: {SHOWN + 1}")
+    assert left_out_text((), elsewhere="there") == []
+    lines = left_out_text(problems, elsewhere="there")
+    assert lines[0] == f"left out: {SHOWN + 1} (there)"
     assert lines[1] == "  0.jpg: no picture"
     assert lines[-2:] == ["  …", ""]
     assert len(lines) == SHOWN + 3
-    assert "  …" not in left_out_text(problems[:SHOWN])
+    assert "  …" not in left_out_text(problems[:SHOWN], elsewhere="there")
 
 
 @pytest.mark.parametrize(

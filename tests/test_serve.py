@@ -209,7 +209,9 @@ def test_limits_and_the_token(run: Run, files: list[bytes]) -> None:
     options = ("--max-bytes", 20_000, "--max-pixels", 10_000, "--timeout", 1)
     with serving(run.path, *options, token="secret") as server:
         with server.client() as client:
-            assert client.get("/healthz").status_code == 200
+            for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
+                assert client.get(path).status_code == 200
+            assert client.get("/v2").status_code == 401
             response = client.post("/v1/predict", content=files[0])
             assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
             assert "Authorization: Bearer TOKEN" in client.get("/v2/models/shapes").json()["error"]

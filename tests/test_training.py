@@ -15,7 +15,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.errors import InputError
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
-from topwork.runfolder import FILES, REPORT, SPLITS, trained_on
+from topwork.runfolder import FILES, REPORT, SPLITS
+from topwork.runimages import trained_on
 from topwork.training import Run, train
 
 

@@ -13,7 +13,7 @@ from topwork.data.sources import load
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.choice import APART, TRIED, affordable_cuts, thinned
 from topwork.tuning.cuts import Cut, cut_named, find_cuts, split_at
-from topwork.tuning.loop import Lesson
+from topwork.tuning.lesson import Lesson
 from topwork.tuning.sources import Pictures
 from topwork.tuning.trial import _before, _kept_choice, choose_cut
 from topwork.watch import Silent
@@ -54,7 +54,9 @@ def lesson(shapes: Path) -> Lesson:
         held=rows[40:],
         targets=dataset.targets(),
         weights=dataset.weights(),
+        folds=np.arange(len(dataset)) % 5,
         class_count=3,
+        images="",
     )
 
 

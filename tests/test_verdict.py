@@ -200,13 +200,13 @@ WORSE = replace(NONE, gain=-0.0521, interval=Interval(-0.0734, -0.0312))
         ),
         (
             replace(SMALL, chosen_on="validation"),
-            "+0.6 points (95 % -1.5 to 2.7, 656 test images), 14 times the time: not kept, the frozen classifier "
-            "stays: validation images saw no clear gain",
+            "+0.6 points (95 % -1.5 to 2.7, 656 test images), 14 times the time: not kept: "
+            "validation images saw no clear gain",
         ),
         (
             replace(CLEAR, kept=False, chosen_on="validation"),
-            "+5.2 points (95 % 3.1 to 7.3, 656 test images), 14 times the time: not kept, the frozen classifier "
-            "stays: validation images saw no clear gain, these do",
+            "+5.2 points (95 % 3.1 to 7.3, 656 test images), 14 times the time: not kept: "
+            "validation images saw no clear gain, these do",
         ),
     ],
 )

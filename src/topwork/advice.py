@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topwork.backbone import Backbone, load_backbone
+from topwork.checking import check
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.data.split import splits_of
+from topwork.data.split import Splits, splits_of
 from topwork.engine import Engine, Pixels, stream
 from topwork.errors import ImageError, TopworkError
 from topwork.evidence import STEPS, Evidence, evidence
-from topwork.features import extract, open_store
+from topwork.features import Features, extract, open_store
 from topwork.forecasting import (
     COSTS,
     FEW,
@@ -78,8 +79,8 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
     ('tail', 2.1)
     """
     recipe, watch = recipe or Recipe(), watch or Silent()
-    dataset = data if isinstance(data, Dataset) else load(data)
     wanted, settings = recipe.split, recipe.backbone
+    dataset = data if isinstance(data, Dataset) else load(data, group_by=wanted.group_by)
     splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # errors before work
     backbone = load_backbone(
         settings.handle,
@@ -96,20 +97,39 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
             features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
         if store.set_aside is not None:
             watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
-        readable = features.dataset  # split as a training splits them
-        splits = splits_of(readable, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
-        with watch.bar("evidence", STEPS) as progress:
-            began = time.perf_counter()
-            seen = evidence(features, splits, recipe, progress=progress)
-            head_s = time.perf_counter() - began
-    speed = measure_speed(backbone, splits.train)
+        if wanted.copies:  # split as a training splits them
+            with watch.bar("looks", len(features.dataset)) as progress:
+                features = check(features, progress).features
+        splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
+        return advise_on(features, splits, backbone, recipe=recipe, watch=watch)
+
+
+def advise_on(
+    features: Features, splits: Splits, backbone: Backbone, *, recipe: Recipe, watch: Watch
+) -> Advice:
+    """`advise`, for images whose features are there and that were split.
+
+    Args:
+        features: of all images of `splits`, in an open store.
+        splits: train, and validation if there is one; the test is not looked at.
+        backbone: the network.
+        recipe: the settings of the training.
+        watch: told of the progress.
+
+    Raises:
+        InputError: there are too few images.
+    """
+    with watch.bar("evidence", STEPS) as progress:
+        began = time.perf_counter()
+        seen = evidence(features, splits, recipe, progress=progress)
+        head_s = time.perf_counter() - began
     return predict(
         seen,
-        speed,
+        measure_speed(backbone, splits.train),
         tuning=recipe.finetune,
-        views=VIEWS[settings.views],
+        views=VIEWS[backbone.facts.views],
         head_s=head_s,
-        data=dataset.name,
+        data=features.dataset.name,
         backbone=str(backbone.facts),
     )
 

@@ -172,7 +172,7 @@ def evaluate(
     from topwork.console import Console
     from topwork.data.sources import load
     from topwork.printing import evaluation_json, evaluation_text
-    from topwork.runfolder import trained_on
+    from topwork.runimages import trained_on
 
     console = Console()
     scored = score_dataset(Classifier.load(run), load(data), strict=strict, watch=console)

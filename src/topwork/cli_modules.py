@@ -27,7 +27,7 @@ def modules_list(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the modules that were fetched, or those that the catalog knows."""
+    """List the modules that were fetched or converted, or those that the catalog knows."""
     from topwork.hub import catalog, collection
 
     if known or words:
@@ -67,7 +67,7 @@ def modules_pull(handle: Handle) -> None:
 
 @modules_app.command("remove")
 def modules_remove(handle: Handle) -> None:
-    """Delete a fetched module."""
+    """Delete what was fetched or converted of a module."""
     from topwork.hub.collection import remove
     from topwork.printing import size_text
 

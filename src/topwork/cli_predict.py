@@ -59,7 +59,7 @@ def predict(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that can't be read.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
+        bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")
     ] = False,
 ) -> None:
     """Name the class of each photo, or say that it is none of these."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from topwork.recipe import AugmentRecipe, FinetuneMode, Flips, Recipe
+from topwork.recipe import AugmentRecipe, Flips, Recipe
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
@@ -42,7 +42,10 @@ def advise(
 def finetune(
     run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
     data: Annotated[str | None, typer.Argument(help="Its photos, if they are elsewhere now.")] = None,
-    mode: Annotated[FinetuneMode | None, typer.Option(help="Which part learns: tail or full.")] = None,
+    mode: Annotated[
+        Literal["tail", "full"] | None,
+        typer.Option(help="Which part learns; else as the run was made, or the tail."),
+    ] = None,
     cut: Annotated[str | None, typer.Option(help="The block after which the tail begins.")] = None,
     minutes: Annotated[float | None, typer.Option(help="What it may take, at most.")] = None,
     epochs: Annotated[int | None, typer.Option(help="How often each photo is learnt from.")] = None,
@@ -61,10 +64,10 @@ def finetune(
     """Tune the network of a run; keep what comes of it where it is better."""
     from topwork.console import Console
     from topwork.finetuning import finetune as run_tuning
-    from topwork.printing import finetuned_json, finetuned_text
-    from topwork.runfolder import recipe_of
+    from topwork.finetuning import tuning_of
+    from topwork.printing_tuning import finetuned_json, finetuned_text
 
-    given = recipe_of(run).finetune
+    given = tuning_of(run, resume=resume)
     given = given_to(
         given, mode=mode, cut=cut, minutes=minutes, epochs=epochs, views=views, rate=rate, native=native
     )

@@ -73,6 +73,11 @@ def export(
     """
     classifier = Classifier.load(run)
     if format == "tfhub":
+        if (precision, input) != ("f32", "sized"):
+            raise InputError(
+                f"tfhub: expected the precision 'f32' and the input 'sized'; got {precision!r} and {input!r}: "
+                "a module that can be tuned is written as it is"
+            )
         return Exported(_backbone(classifier, run, Path(out)), None, None)
     for name, value, known in (("precision", precision, ExportPrecision), ("input", input, ExportInput)):
         if value not in get_args(known):

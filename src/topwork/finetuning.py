@@ -9,11 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.backbone import TUNED
+from topwork.cache import clear
 from topwork.calibration import Calibration, calibration_of
 from topwork.classifier import (
     CALIBRATION,
@@ -28,32 +32,31 @@ from topwork.classifier import (
 )
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.data.split import Splits
-from topwork.errors import InputError
+from topwork.errors import InputError, MissingExtra, Stopped
 from topwork.features import Features, extract, open_store
 from topwork.neighbours import NEIGHBOURS
 from topwork.novelty import novelty_beyond
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.reporting.writing import write_neighbours, write_page
 from topwork.runfolder import (
-    PARTS,
     RECIPE,
     REPORT,
     SPLITS,
+    WORK,
     Clock,
-    examples_of,
-    parts_of,
     recipe_of,
     write_splits,
     writing,
 )
+from topwork.runimages import as_before
+from topwork.tuning.checkpoint import CHECKPOINT
 from topwork.watch import Silent, Watch
 
 if TYPE_CHECKING:
     from topwork.tuning.tune import Tuned
     from topwork.tuning.verdict import Verdict
 
-FROZEN, WORK = "frozen", "finetune"
+FROZEN = "frozen"
 MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last: where it is, all is
 
 
@@ -61,12 +64,14 @@ MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last
 class Finetuned:
     """What a tuning came to, and which classifier the run holds now.
 
-    `kept`: whether that is the tuned one. `verdict`: frozen and tuned on the same test images; None without any.
+    `kept`: whether that is the tuned one; else it holds what it held, the frozen one or, `tuned_before`, that of an
+    earlier tuning. `verdict`: frozen and tuned on the same test images; None without any.
     `frozen`, `test`: the scores of the frozen and of the tuned classifier on them.
     """
 
     path: Path
     kept: bool
+    tuned_before: bool
     tuned: Tuned
     verdict: Verdict | None
     frozen: Scored | None
@@ -87,7 +92,8 @@ def finetune(
     Args:
         run: a folder that `train` wrote.
         data: the same photos; None for where they were.
-        recipe: the settings; None for the run's own. A mode of "head" means "tail" here.
+        recipe: the settings; None for the run's own, or with `resume` those of the tuning that was broken off.
+            A mode of "head" or "auto" means "tail" here.
         resume: go on with a tuning that was broken off, if it is the same; else it begins anew.
         watch: told of the progress.
 
@@ -99,9 +105,16 @@ def finetune(
     >>> finetune("run").verdict.sentence  # doctest: +SKIP
     '+5.2 points (95 % 3.1 to 7.3), 14 times the time: kept'
     """
-    folder, watch, clock = Path(run), watch or Silent(), Clock()
-    frozen = Classifier.load(folder / FROZEN if (folder / FROZEN / DESCRIPTION).exists() else folder)
-    settings, report = _settings(folder, recipe), _report(folder)
+    with _stoppable(Path(run)):
+        return _finetune(Path(run), data, recipe, resume, watch or Silent())
+
+
+def _finetune(
+    folder: Path, data: Dataset | str | Path | None, recipe: FinetuneRecipe | None, resume: bool, watch: Watch
+) -> Finetuned:
+    clock, tuned_before = Clock(), (folder / FROZEN / DESCRIPTION).exists()
+    frozen = Classifier.load(folder / FROZEN if tuned_before else folder)
+    settings, report = _settings(folder, recipe or tuning_of(folder, resume=resume)), _report(folder)
     dataset = data if isinstance(data, Dataset) else load(_source(folder, data, report))
     from topwork.tuning.tune import tune  # loads the framework: after what is quick to find wrong
     from topwork.tuning.verdict import judge
@@ -109,17 +122,20 @@ def finetune(
     with open_store(frozen.backbone.facts) as store:
         with watch.bar("features", len(dataset)) as progress:
             features = extract(dataset, frozen.backbone, store=store, progress=progress)
-        features, splits = _as_before(features, folder, watch)
+        features, splits = as_before(features, folder, frozen.classes, watch)
         before = score(frozen, features.part(splits.test)) if len(splits.test) else None
-        if not resume:
-            shutil.rmtree(folder / WORK, ignore_errors=True)
-        with clock.time("tune"), writing(folder):
+        _begin(folder / WORK, settings, anew=not resume)
+        with clock.time("tune"):
             tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
     with open_store(classifier.backbone.facts) as store:
         with clock.time("score"), watch.bar("scoring", len(everything)) as progress:
             seen = extract(everything, classifier.backbone, store=store, progress=progress)
         calibration = _calibration(tuned, seen, frozen, settings)
+        if tuned.better and frozen.novelty and not calibration.novelty:
+            watch.say(
+                f'too few validation images ({len(tuned.held)}) for the rule for "none of these": it has none'
+            )
         classifier = dataclasses.replace(classifier, calibration=calibration)
         tuned = dataclasses.replace(tuned, classifier=classifier)
         after = score(classifier, seen.part(splits.test)) if len(splits.test) else None
@@ -139,23 +155,65 @@ def finetune(
                 _replace(folder, classifier)
                 write_neighbours(folder, classifier, seen.part(splits.train))
                 write_splits(folder / SPLITS, classifier, seen, splits)
-            (folder / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
-            report["finetune"] = _told(tuned, verdict, clock)
+            if tuned.better or not tuned_before:  # else the recipe and the report are of the one that stays
+                (folder / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
+            report["finetune" if tuned.better or not tuned_before else "finetune_not_kept"] = _told(
+                tuned, verdict, clock
+            )
             if after and tuned.better:
                 report["test"] = after.evaluation.to_dict()
             (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
             shutil.rmtree(folder / WORK, ignore_errors=True)
     if tuned.better:
         write_page(folder, classifier, everything, watch)
-    return Finetuned(folder, tuned.better, tuned, verdict, before, after, clock.seconds())
+    else:
+        clear(fingerprint=classifier.backbone.facts.fingerprint)  # nobody asks for these features again
+    return Finetuned(folder, tuned.better, tuned_before, tuned, verdict, before, after, clock.seconds())
 
 
-def _settings(folder: Path, recipe: FinetuneRecipe | None) -> Recipe:
-    settings = recipe_of(folder)
-    tuning = recipe or settings.finetune
-    if tuning.mode == "head":
+def check_framework() -> None:
+    """Raises `MissingExtra` where nothing is installed to tune a network with."""
+    if find_spec("keras") is None:
+        raise MissingExtra("tuning a network", "finetune")
+
+
+def tuning_of(run: Path, *, resume: bool = False) -> FinetuneRecipe:
+    """How the network of a run is tuned where nothing else is asked for: as its recipe says, or, with `resume`, as
+    the tuning that was broken off was.
+
+    Raises:
+        InputError: it is no run, or its settings can't be read.
+    """
+    begun = run / WORK
+    return recipe_of(begun if resume and (begun / RECIPE).exists() else run).finetune
+
+
+@contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
+    """Ctrl-C, but where a tuning takes it for its end: say how to go on."""
+    try:
+        yield
+    except Stopped:
+        how = f"topwork finetune {folder} --resume goes on from there"
+        if not (folder / WORK).exists():
+            how = f"{folder} is as it was, and its features are kept: topwork finetune {folder} tunes it"
+        raise Stopped(f"stopped; {how}") from None
+
+
+def _begin(work: Path, settings: Recipe, *, anew: bool) -> None:
+    """The folder for what is kept while it runs, with the settings to go on by."""
+    if anew:
+        shutil.rmtree(work, ignore_errors=True)
+    with writing(work.parent):
+        work.mkdir(exist_ok=True)
+        if not (work / CHECKPOINT).exists():  # else the settings are those of what is gone on with
+            (work / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
+
+
+def _settings(folder: Path, tuning: FinetuneRecipe) -> Recipe:
+    if tuning.mode in ("head", "auto"):
         tuning = dataclasses.replace(tuning, mode="tail")
-    return dataclasses.replace(settings, finetune=tuning)
+    return dataclasses.replace(recipe_of(folder), finetune=tuning)
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -177,37 +235,6 @@ def _source(folder: Path, data: str | Path | None, report: dict[str, Any]) -> st
             f"{folder}: doesn't say where its photos are; name them: topwork finetune {folder} DATA"
         )
     return found
-
-
-def _as_before(features: Features, folder: Path, watch: Watch) -> tuple[Features, Splits]:
-    """The images that the run knows, in the parts that they were in then; known by their bytes.
-
-    Raises:
-        InputError: images that the run learnt from are missing.
-    """
-    known, as_was = parts_of(folder), examples_of(folder)
-    part = [known.get(key) for key in features.keys]
-    # Labels and groups are those of the run: its photos may have been relabelled by fixes, and copies found.
-    examples = (
-        dataclasses.replace(e, label=as_was[key][0], group=as_was[key][1]) if key in as_was else e
-        for e, key in zip(features.dataset, features.keys, strict=True)
-    )
-    source = features.dataset
-    features = dataclasses.replace(
-        features, dataset=Dataset(tuple(examples), source.classes, source.name, source.skipped)
-    )
-    missing = len(known.keys() - set(features.keys))
-    if missing:
-        raise InputError(
-            f"{features.dataset.name}: expected the photos that {folder} learnt from; {missing} of {len(known)} "
-            "are not there or were changed: give the same photos, or train again"
-        )
-    new = part.count(None)
-    if new:
-        watch.say(f"{new} photos that the run doesn't know are left out; train again to use them")
-    some = {name: features.dataset.select(i for i, p in enumerate(part) if p == name) for name in PARTS}
-    kept = features.dataset.select(i for i, p in enumerate(part) if p is not None)
-    return features.part(kept), Splits(**some)
 
 
 def _calibration(tuned: Tuned, seen: Features, frozen: Classifier, recipe: Recipe) -> Calibration:

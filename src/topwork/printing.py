@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from topwork.cache import CacheInfo
 from topwork.data.dataset import Problem
 from topwork.printing_audit import counts_text
+from topwork.printing_tuning import finetuned_json, outcome
 from topwork.rowfile import csv_line
 from topwork.scorecard import summary, table
 
 if TYPE_CHECKING:
     from topwork.classifier import Prediction, Scored
-    from topwork.finetuning import Finetuned
     from topwork.training import Run
 
 SHOWN = 5  # of the images left out; the report has them all
@@ -38,7 +38,7 @@ def run_text(run: Run) -> str:
         "",
         *([table(run.test), ""] if run.test else []),
         *doubts_text(run),
-        *left_out_text(run.problems),
+        *left_out_text(run.problems, elsewhere="all of them stand in the run's report.json"),
         f"{run.path} holds the run; {run.seconds['total']:.1f} s.",
         f"Next: look at {run.path / 'report.html'}; topwork predict {run.path} PHOTOS",
     ]
@@ -90,61 +90,10 @@ def run_json(run: Run) -> str:
     )
 
 
-def finetuned_text(result: Finetuned) -> str:
-    """What a tuning came to: the verdict, the score of what is kept, and what to do next."""
-    tuned = result.tuned
-    where = f"the tail after {tuned.cut.name}" if tuned.cut else "the whole network"
-    epochs = len(tuned.history)
-    lines = [
-        f"Tuned {where}: {epochs} epoch{'s' if epochs > 1 else ''} of {tuned.epochs}, "
-        f"{100 * tuned.mix:.0f} % of what was learnt mixed with the frozen weights{_beside(tuned.share)}",
-        result.verdict.sentence if result.verdict else _unjudged(result),
-        "",
-    ]
-    held, which = (result.test, "tuned") if result.kept else (result.frozen, "frozen")
-    if held is not None:
-        lines += ["Test", summary(held.evaluation), "", table(held.evaluation), ""]
-    lines += [
-        f"{result.path} holds the {which} classifier; {result.seconds['total']:.0f} s.",
-        *([f"The frozen one is in {result.path / 'frozen'}."] if result.kept else []),
-        f"Next: topwork predict {result.path} PHOTOS",
-    ]
-    return "\n".join(lines)
-
-
-def finetuned_json(result: Finetuned) -> str:
-    """`run`, `kept`, `cut`, `mix`, `share`, `history`, `verdict` and `test` (null without test images), `seconds`."""
-    held = result.test if result.kept else result.frozen
-    return json.dumps(
-        {
-            "run": str(result.path),
-            "kept": result.kept,
-            "cut": result.tuned.cut.name if result.tuned.cut else None,
-            "mix": result.tuned.mix,
-            "share": result.tuned.share,
-            "history": [asdict(epoch) for epoch in result.tuned.history],
-            "verdict": result.verdict.to_dict() if result.verdict else None,
-            "test": held.evaluation.to_dict() if held else None,
-            "seconds": result.seconds,
-        }
-    )
-
-
-def _beside(share: float) -> str:
-    """How much of the say the frozen network has, that runs beside the tuned one."""
-    return f"; the frozen network beside it has {100 - 100 * share:.0f} % of the say" if share < 1 else ""
-
-
-def _unjudged(result: Finetuned) -> str:
-    kept = "kept" if result.kept else "not kept, the frozen classifier stays"
-    return f"no test images to compare the two by; by the validation images: {kept}"
-
-
 def evaluation_text(scored: Scored) -> str:
     """The score, the table of classes, and what was left out."""
-    return "\n".join(
-        [summary(scored.evaluation), "", table(scored.evaluation), *left_out_text(scored.problems)]
-    )
+    left_out = left_out_text(scored.problems, elsewhere="--json tells all of them")
+    return "\n".join([summary(scored.evaluation), "", table(scored.evaluation), *left_out])
 
 
 def evaluation_json(scored: Scored, *, learned_from: int) -> str:
@@ -153,11 +102,11 @@ def evaluation_json(scored: Scored, *, learned_from: int) -> str:
     return json.dumps({**scored.evaluation.to_dict(), "learned_from": learned_from, "left_out": left_out})
 
 
-def left_out_text(problems: tuple[Problem, ...]) -> list[str]:
-    """The images left out: how many, and the first few with the reason."""
+def left_out_text(problems: tuple[Problem, ...], *, elsewhere: str) -> list[str]:
+    """The images left out: how many, and the first few with the reason. `elsewhere`: where to find them all."""
     if not problems:
         return []
-    lines = [f"left out: {len(problems)} (all of them stand in the run's report.json)"]
+    lines = [f"left out: {len(problems)} ({elsewhere})"]
     lines += [f"  {problem.id}: {problem.reason}" for problem in problems[:SHOWN]]
     return [*lines, *(["  …"] if len(problems) > SHOWN else []), ""]
 
@@ -276,8 +225,7 @@ def size_text(n_bytes: int) -> str:
 
 def _tuning(run: Run) -> list[str]:
     if run.finetuned:
-        verdict = run.finetuned.verdict
-        return ["tuned: " + (verdict.sentence if verdict else _unjudged(run.finetuned))]
+        return ["tuned: " + outcome(run.finetuned)]
     return ["not tuned: " + run.advice.sentences[2]] if run.advice else []
 
 

@@ -17,6 +17,7 @@ from topwork.recipe import Recipe
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
 PAGE, AUDIT, FIXES, AUDIT_PAGE = "report.html", "audit.json", "fixes.csv", "audit.html"
+WORK = "finetune"  # while it is tuned
 FILES = (
     DESCRIPTION,
     GRAPH,
@@ -70,58 +71,17 @@ def write_splits(path: Path, classifier: Classifier, features: Features, splits:
             )
 
 
-def trained_on(folder: Path) -> frozenset[bytes]:
-    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
-
-    Raises:
-        InputError: the run's list of images is missing, or damaged.
-    """
-    return frozenset(key for key, part in parts_of(folder).items() if part != "test")
-
-
-def parts_of(folder: Path) -> dict[bytes, str]:
-    """The part that each image of a run was in, by its SHA-256; of two with the same bytes, the later one's.
-
-    Raises:
-        InputError: the run's list of images is missing, or damaged.
-    """
-    try:
-        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-            return {bytes.fromhex(row["sha256"]): row["split"] for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
-            f"({error}); copy the run's folder whole"
-        ) from None
-
-
-def examples_of(folder: Path) -> dict[bytes, tuple[str, str | None]]:
-    """Label and group (None for none) of each image of a run, by its SHA-256; what its list of images says.
-
-    Raises:
-        InputError: the run's list of images is missing, or damaged.
-    """
-    try:
-        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-            return {
-                bytes.fromhex(row["sha256"]): (row["label"], row.get("group") or None)
-                for row in csv.DictReader(file)
-            }
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
-            f"({error}); copy the run's folder whole"
-        ) from None
-
-
 def check_folder(out: Path, *, overwrite: bool) -> None:
     """Nothing that lies in the way is lost: a folder is used if it is new, empty, or a run to be replaced."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder to write the run to; it is a file; choose another --out")
     held = {path.name for path in out.iterdir()} if out.exists() else set()
     if DESCRIPTION in held and not overwrite:
+        begun = f"; its tuning was broken off: topwork finetune {out} --resume goes on with it" * (
+            WORK in held
+        )
         raise InputError(
-            f"{out}: holds a run already; choose another --out, or add --overwrite to replace it"
+            f"{out}: holds a run already; choose another --out, or add --overwrite to replace it{begun}"
         )
     if DESCRIPTION not in held and held - {
         TENSORBOARD,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork.advice import Advice, advise
-from topwork.backbone import load_backbone
+from topwork.advice import Advice, advise_on
+from topwork.backbone import Backbone, load_backbone
 from topwork.checking import Leak, audited, calibrate, check, leaked
 from topwork.checks.findings import Audit
 from topwork.checks.fixes import apply_fixes, write_audit
@@ -18,10 +19,10 @@ from topwork.classifier import DESCRIPTION, Classifier, Scored, score
 from topwork.data.dataset import Dataset, Example, FileImage, Problem
 from topwork.data.sources import load
 from topwork.data.split import Splits, splits_of
-from topwork.errors import InputError
+from topwork.errors import InputError, MissingExtra, Stopped
 from topwork.evaluation import Evaluation
-from topwork.features import extract, open_store
-from topwork.finetuning import Finetuned, finetune
+from topwork.features import Features, extract, open_store
+from topwork.finetuning import FROZEN, Finetuned, check_framework, finetune
 from topwork.growth import growth
 from topwork.heads.fitting import Fitted, cross_validated, fit_head
 from topwork.recipe import FinetuneRecipe, Recipe
@@ -33,6 +34,7 @@ from topwork.runfolder import (
     REPORT,
     SPLITS,
     TENSORBOARD,
+    WORK,
     Clock,
     check_folder,
     make_folder,
@@ -101,6 +103,8 @@ def train(
     """
     recipe, watch, clock, out = recipe or Recipe(), watch or Silent(), Clock(), Path(out)
     check_folder(out, overwrite=overwrite)
+    if recipe.finetune.mode in ("tail", "full"):
+        check_framework()
 
     with clock.time("load"):
         dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
@@ -156,6 +160,8 @@ def train(
 
         with clock.time("save"), writing(out):
             out.mkdir(parents=True, exist_ok=True)
+            for name in (FROZEN, WORK):  # of the run that is replaced
+                shutil.rmtree(out / name, ignore_errors=True)
             # Without it the folder is no run, until all is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
             write_splits(out / SPLITS, classifier, features, splits)
@@ -175,9 +181,8 @@ def train(
         write_page(out, classifier, dataset, watch)
     advice, finetuned = None, None
     if recipe.finetune.mode != "head":
-        advice, tuning = _tuning(dataset, recipe, watch)
-        if tuning.mode != "head":
-            finetuned = finetune(out, dataset, recipe=tuning, watch=watch)
+        advice, tuning = _tuning(features, splits, backbone, recipe, out, watch)
+        if tuning.mode != "head" and (finetuned := _finetuned(out, dataset, tuning, advice, watch)):
             clock.add(finetuned.seconds)
             if finetuned.kept:
                 classifier, scored = finetuned.tuned.classifier, finetuned.test
@@ -198,14 +203,38 @@ def train(
     )
 
 
-def _tuning(dataset: Dataset, recipe: Recipe, watch: Watch) -> tuple[Advice | None, FinetuneRecipe]:
-    """How to tune: as asked, or as advised."""
+def _tuning(
+    features: Features, splits: Splits, backbone: Backbone, recipe: Recipe, out: Path, watch: Watch
+) -> tuple[Advice | None, FinetuneRecipe]:
+    """How to tune: as asked, or as advised; not at all where there are too few images to tell."""
     if recipe.finetune.mode != "auto":
         return None, recipe.finetune
-    advice = advise(dataset, recipe=recipe, watch=watch)
+    try:
+        with open_store(backbone.facts) as store:
+            there = dataclasses.replace(features, store=store)
+            advice = advise_on(there, splits, backbone, recipe=recipe, watch=watch)
+    except InputError as error:
+        watch.say(f"no advice, so the frozen network stays: {error}")
+        return None, dataclasses.replace(recipe.finetune, mode="head")
+    except Stopped:
+        told = f"stopped; {out} has its classifier: topwork finetune {out} tunes the network"
+        raise Stopped(told) from None
     for sentence in advice.sentences:
         watch.say(sentence)
     return advice, dataclasses.replace(recipe.finetune, mode=advice.mode)
+
+
+def _finetuned(
+    out: Path, dataset: Dataset, tuning: FinetuneRecipe, advice: Advice | None, watch: Watch
+) -> Finetuned | None:
+    """The tuning; None where it was only advised, and can't be."""
+    try:
+        return finetune(out, dataset, recipe=tuning, watch=watch)
+    except (InputError, MissingExtra) as error:
+        if advice is None:
+            raise
+        watch.say(f"the frozen network stays: {error}")
+        return None
 
 
 def _splits(dataset: Dataset, recipe: Recipe) -> Splits:

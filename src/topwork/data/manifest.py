@@ -39,7 +39,7 @@ def read_manifest(
     """
     lines: dict[str, str] = {}
     examples, problems, column = [], [], group.strip().casefold()
-    for where, row in rows_of(data, name):
+    for where, row in rows_of(data, name, group=column):
         spot = f"{name}, {where}"
         path = row.get("path")
         if not isinstance(path, str) or not path:
@@ -86,8 +86,11 @@ def normal(path: str) -> str:
     return posixpath.normpath(path)
 
 
-def rows_of(data: bytes, name: str) -> Iterator[Row]:
-    """The rows of a table, by the ending of its name. Raises `InputError` where it has no path or label."""
+def rows_of(data: bytes, name: str, *, group: str = GROUP) -> Iterator[Row]:
+    """The rows of a table, by the ending of its name; of Parquet, the columns of a manifest and `group` alone.
+
+    Raises `InputError` where it has no path or label.
+    """
     match suffix_of(name):
         case ".csv":
             return _delimited(_utf8(data, name), name, ",")
@@ -96,7 +99,7 @@ def rows_of(data: bytes, name: str) -> Iterator[Row]:
         case ".jsonl":
             return _json_lines(_utf8(data, name), name)
         case _:
-            return _parquet(data, name)
+            return _parquet(data, name, group)
 
 
 def _delimited(text: str, name: str, delimiter: str) -> Iterator[Row]:
@@ -143,7 +146,7 @@ def _json_lines(text: str, name: str) -> Iterator[Row]:
         yield where, row
 
 
-def _parquet(data: bytes, name: str) -> Iterator[Row]:
+def _parquet(data: bytes, name: str, group: str) -> Iterator[Row]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -153,7 +156,9 @@ def _parquet(data: bytes, name: str) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(data))
         columns = {column.strip().casefold(): column for column in file.schema_arrow.names}
         _check_columns(list(columns), name)
-        wanted = {column: columns[column] for column in COLUMNS if column in columns}
+        if group != GROUP and group not in columns:
+            raise InputError(f"{name}: " + one_of(group, columns, what="column to group by"))
+        wanted = {column: columns[column] for column in dict.fromkeys((*COLUMNS, group)) if column in columns}
         table = file.read(columns=list(wanted.values()))
     except pa.ArrowException as error:
         raise InputError(f"{name} is not a Parquet file that can be read: {error}") from None

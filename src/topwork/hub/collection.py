@@ -25,7 +25,8 @@ class Kept:
 
 
 def kept_modules() -> tuple[Kept, ...]:
-    """All that were fetched, by handle."""
+    """All that were fetched or converted, by handle; what was both, and at several sizes, stands there as often."""
+    from topwork.hub.converted import list_conversions
     from topwork.hub.foreign import list_foreign, problem_of
     from topwork.hub.modules import list_modules
 
@@ -37,6 +38,7 @@ def kept_modules() -> tuple[Kept, ...]:
         Kept(kept.handle, str(kept.module), sum(file.size_bytes for file in kept.files), problem_of(kept))
         for kept in list_foreign()
     ]
+    found += [Kept(one.handle, str(one.folder), one.size_bytes) for one in list_conversions()]
     return tuple(sorted(found, key=lambda kept: kept.handle))
 
 
@@ -57,22 +59,28 @@ def pull(handle: str, *, progress: Progress | None = None, say: Say | None = Non
 
 
 def remove(handle: str) -> int:
-    """Delete a fetched module; the bytes freed.
+    """Delete what is kept of a module, fetched and converted; the bytes freed.
 
     A module that another program keeps (Kaggle's and Hugging Face's caches) is only forgotten here: its files may
     serve that program still.
 
     Raises:
         InputError: no such module is kept.
+        TopworkError: it can't be deleted.
     """
+    from topwork.hub.converted import list_conversions, remove_conversion
     from topwork.hub.foreign import forget, list_foreign
     from topwork.hub.modules import remove_module
 
-    for kept in list_foreign():
-        if kept.handle == handle:
-            forget(kept)
-            return 0
-    if parse(handle).kind != "url":
+    conversions = [one for one in list_conversions() if one.handle == handle]
+    foreign = [kept for kept in list_foreign() if kept.handle == handle]
+    freed = sum(map(remove_conversion, conversions))
+    for kept in foreign:
+        forget(kept)
+    if conversions or foreign:
+        fetched = any(kept.handle == handle for kept in kept_modules())
+        return freed + (remove_module(handle) if fetched else 0)
+    if handle.startswith("converted:") or parse(handle).kind != "url":
         known = ", ".join(kept.handle for kept in kept_modules()) or "none"
         raise InputError(f"{handle}: no such module is kept. Known: {known}")
     return remove_module(handle)

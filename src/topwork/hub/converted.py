@@ -38,8 +38,21 @@ class Converted:
     runs_code: bool = False  # TensorFlow ran the module's own operators in the conversion
 
 
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A graph that is kept: of which module, and where."""
+
+    handle: str
+    folder: Path
+    size_bytes: int
+
+
 def converted(
-    key_parts: Sequence[str], make: Callable[[Path], Converted], *, root: Path | None = None
+    key_parts: Sequence[str],
+    make: Callable[[Path], Converted],
+    *,
+    handle: str = "",
+    root: Path | None = None,
 ) -> Converted:
     """What `make` makes of a module, from `root/converted/<key>` if it was made before and is undamaged.
 
@@ -51,6 +64,7 @@ def converted(
         key_parts: what the graph depends on: the handle, the version, the size; text.
         make: for example
             `lambda folder: convert_application("MobileNet", folder)`.
+        handle: what the module is called, for lists.
         root: the cache's root, if not the usual one.
 
     Raises:
@@ -69,12 +83,40 @@ def converted(
         raise _unkept(parent, error) from error
     try:
         made = make(part)
-        _write_record(part, made)
+        _write_record(part, made, handle)
         return _put(part, folder)
     except OSError as error:
         raise _unkept(parent, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def list_conversions(root: Path | None = None) -> tuple[Conversion, ...]:
+    """All that are kept, damaged ones too; by handle."""
+    found = []
+    for folder in ((cache_root() if root is None else root) / FOLDER).glob("*"):
+        if not folder.is_dir() or folder.suffix == ".part":
+            continue
+        handle = ""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            handle = str(json.loads((folder / RECORD).read_bytes())["handle"])
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        found.append(Conversion(handle or f"converted:{folder.name[:12]}", folder, size))
+    return tuple(sorted(found, key=lambda one: one.handle))
+
+
+def remove_conversion(one: Conversion) -> int:
+    """Delete it; the bytes freed. Raises `TopworkError` where it can't be deleted."""
+    part = one.folder.with_name(f"{one.folder.name[:16]}-removed.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        one.folder.rename(part)  # at once: nobody finds half of it
+    except FileNotFoundError:
+        return 0  # another process was faster
+    except OSError as error:
+        raise TopworkError(f"can't delete {one.folder}: {error.strerror}; delete it by hand") from error
+    shutil.rmtree(part, ignore_errors=True)
+    return one.size_bytes
 
 
 def _kept(folder: Path) -> Converted | None:
@@ -90,11 +132,11 @@ def _kept(folder: Path) -> Converted | None:
     return None
 
 
-def _write_record(folder: Path, made: Converted) -> None:
+def _write_record(folder: Path, made: Converted, handle: str) -> None:
     facts = {name: getattr(made, name) for name in made.__slots__ if name != "graph"}
     files = {name: _sha256(folder / name) for name in (GRAPH, "graph.bin")}
     plain = {"facts": facts, "files": files}
-    text = json.dumps({**plain, "sha256": _sum_of_record(plain)}, indent=1)
+    text = json.dumps({**plain, "handle": handle, "sha256": _sum_of_record(plain)}, indent=1)
     (folder / RECORD).write_text(text, encoding="utf-8")
 
 

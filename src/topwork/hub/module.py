@@ -146,7 +146,7 @@ def _read(
 ) -> tuple[ov.Model, str, PixelRange | None, tuple[str, ...]]:
     """The graph; its format's suffix, "" for a SavedModel; the range that its source states; notes."""
     if handle.kind in ("keras", "kerashub"):
-        made = _converted(handle, size_px)
+        made = _converted(handle, handle, size_px)
         return read_graph(made.graph), ".xml", "0..1", made.notes
     path = _locate(fetch(), str(handle))
     suffix = "" if path.is_dir() else path.suffix.lower()
@@ -154,15 +154,15 @@ def _read(
     try:
         return read_graph(path), suffix, stated, ()
     except UnreadableError as error:
-        made = _converted(path, size_px)
+        made = _converted(handle, path, size_px)
         notes = (f"it was converted through TensorFlow: {error}", *made.notes)
         if made.runs_code:
             notes = (*notes, "TensorFlow ran its operators while converting: convert only what you trust")
         return read_graph(made.graph), suffix, stated, notes
 
 
-def _converted(source: Handle | Path, size_px: int | None) -> Converted:
-    """What needs a framework, by way of it; once for each module and size."""
+def _converted(handle: Handle, source: Handle | Path, size_px: int | None) -> Converted:
+    """What needs a framework, by way of it; once for each module and size. `source`: the module, or its file."""
     from topwork.hub import convert
 
     def make(folder: Path) -> Converted:
@@ -173,7 +173,7 @@ def _converted(source: Handle | Path, size_px: int | None) -> Converted:
         return make_named(source.name, folder, size_px=size_px)
 
     key = str(source) if isinstance(source, Handle) else content_digest(source)
-    return converted([key, str(size_px or "its own size")], make)
+    return converted([key, str(size_px or "its own size")], make, handle=str(handle))
 
 
 def content_digest(path: Path) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from topwork.serving.metrics import Figures
 
-FREE = ("/healthz", "/readyz", "/", "/page.css", "/page.js")  # needs no token
+HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+FREE = (*HEALTH, "/", "/page.css", "/page.js")  # needs no token
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; media-src blob:; base-uri 'none'; "

@@ -177,7 +177,7 @@ class _Worker:
         if not np.abs(activation).max() <= LARGEST:
             raise TopworkError(
                 "activations at this cut are too large for half precision, or no numbers: choose another cut, or "
-                "tune the whole network (--finetune full)"
+                "tune the whole network (the mode full)"
             )
         self._activation[row, number] = activation
         if self._early.shape[2]:
@@ -214,7 +214,7 @@ def _prepare(folder: Path, about: dict[str, Any], sizes: dict[str, int]) -> None
         shutil.rmtree(folder, ignore_errors=True)
         raise TopworkError(
             f"{folder}: no room for the activations ({error.strerror}): free some space, take fewer views or a later "
-            "cut, or tune the whole network (--finetune full). The frozen classifier is as it was"
+            "cut, or tune the whole network (the mode full). The frozen classifier is as it was"
         ) from error
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from topwork import graph as graphs
 from topwork.backbone import LAST, TUNED, retuned
 from topwork.classifier import Classifier
-from topwork.heads.head import Head, Layer, fit_temperature
+from topwork.heads.head import Head, Layer
 from topwork.tuning.cuts import Cut, join
-from topwork.tuning.start import HeldScore
+from topwork.tuning.start import HeldScore, temperature_of
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -56,10 +56,10 @@ def best_blend(frozen: Array | None, tuned: Array, targets: Array, weights: Arra
 
     def blended(share: float) -> Blend:
         logits = calm if share == 1 or frozen is None else (1 - share) * frozen + share * calm
-        temperature = fit_temperature(logits, targets, weights)
+        temperature = temperature_of(logits, targets, weights)
         return Blend(share, temperature, own, logits, HeldScore.of(logits, targets, weights))
 
-    own = fit_temperature(tuned, targets, weights)
+    own = temperature_of(tuned, targets, weights)
     calm = tuned / own
     alone = blended(1.0)
     if frozen is None:

@@ -15,6 +15,7 @@ import numpy as np
 from topwork.errors import TopworkError
 
 Array = np.ndarray[Any, Any]
+CHECKPOINT = "checkpoint.npz"
 GROUPS = ("weights", "average", "optimizer", "best")
 
 

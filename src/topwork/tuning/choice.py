@@ -52,14 +52,14 @@ def affordable_cuts(
     """
     if not cuts:
         raise InputError(
-            "this network has no place to cut it at: tune it whole, with --finetune full, or not at all"
+            "this network has no place to cut it at: tune it whole (the mode full), or not at all"
         )
     fit = [cut for cut in cuts if cut.bytes_a_view * recipe.views * images <= recipe.disk_gb * 1e9]
     if not fit:
         least = min(cut.bytes_a_view for cut in cuts) * recipe.views * images / 1e9
         raise InputError(
             f"{images} images in {recipe.views} views take {least:.1f} GB on disk at least; {recipe.disk_gb:g} GB "
-            "are allowed: take fewer views, allow more (finetune.disk_gb), or tune it whole (--finetune full)"
+            "are allowed: take fewer views, allow more (finetune.disk_gb), or tune it whole (the mode full)"
         )
     allowed = recipe.minutes * 60
     affordable = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from topwork.recipe import FinetuneRecipe
 from topwork.tensorboard import scalars
 from topwork.tuning.checkpoint import Epoch, State, load_state, save_state
 from topwork.tuning.learner import Learner
+from topwork.tuning.lesson import Lesson
 from topwork.tuning.sources import Source
 from topwork.watch import Watch
 
@@ -25,24 +25,6 @@ PATIENCE = 5  # epochs without a lower validation loss, after which it stops
 AT_ONCE = 64  # images that are looked at together where nothing is learnt
 LATE = 20  # steps whose loss the bar shows
 TRIED_STEPS = 2  # to time one, after one that prepares
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
-    """What is learnt from: rows of `source` to learn from and, apart, to choose by.
-
-    `targets` int64 (N,) and `weights` float (N,) are of all rows.
-    """
-
-    source: Source
-    learn: Array
-    held: Array
-    targets: Array
-    weights: Array
-    class_count: int
-
-    def one_hot(self, rows: Array) -> Array:
-        return np.eye(self.class_count, dtype=np.float32)[self.targets[rows]]
 
 
 def fit(

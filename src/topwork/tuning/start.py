@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +21,8 @@ from topwork.heads.head import Layer, fit_temperature
 from topwork.heads.linear import fit_linear, fold_affine, moments
 from topwork.recipe import Recipe
 from topwork.tuning.learner import Start
-from topwork.tuning.loop import Lesson, log_losses, score
+from topwork.tuning.lesson import Lesson
+from topwork.tuning.loop import log_losses, score
 from topwork.watch import Silent
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 BOTH = 5000  # images, up to which the head sees each as it is and changed
-FOLDS = 5
 
 
 def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
@@ -45,7 +46,7 @@ def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
     count = len(parts)
     targets = np.tile(lesson.targets[lesson.learn], count)
     weights = np.tile(lesson.weights[lesson.learn], count).astype(np.float64)
-    folds = np.tile(random.permutation(len(lesson.learn)) % min(FOLDS, len(lesson.learn)), count)
+    folds = np.tile(np.unique(lesson.folds[lesson.learn], return_inverse=True)[1], count)
     mean, deviation = moments(x, weights)
     fit = fit_linear(x, targets, class_count=lesson.class_count, weights=weights, folds=folds)
     layer = fit.head.layers[0]
@@ -57,6 +58,12 @@ def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
     return Start(mean.astype(np.float32), scale, weight.astype(np.float32), bias.astype(np.float32))
 
 
+def temperature_of(logits: Array, targets: Array, weights: Array) -> float:
+    """The temperature of validation images' logits (M, K), by Laplace's rule: a few that are all right are no proof
+    of certainty."""
+    return fit_temperature(logits, targets, weights, smoothing=1 / (len(targets) + 2))
+
+
 @dataclass(frozen=True, slots=True)
 class HeldScore:
     """Of validation images, weighted: the log-loss at its own best temperature, and the accuracy."""
@@ -66,7 +73,7 @@ class HeldScore:
 
     @classmethod
     def of(cls, logits: Array, targets: Array, weights: Array) -> HeldScore:
-        return cls(*score(logits / fit_temperature(logits, targets, weights), targets, weights))
+        return cls(*score(logits / temperature_of(logits, targets, weights), targets, weights))
 
     def __str__(self) -> str:
         return f"loss {self.loss:.4f}, accuracy {100 * self.accuracy:.1f} %"
@@ -74,7 +81,10 @@ class HeldScore:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """How much less one's mean log-loss of the same validation images is than another's, and its standard error."""
+    """How much less one's mean log-loss of the same validation images is than another's, and its standard error.
+
+    The error is infinite for a single image.
+    """
 
     loss: float
     error: float
@@ -96,8 +106,9 @@ class Saved:
         """Of two classifiers' logits (M, K), each at its best temperature; `weights` count the images."""
         each = log_losses(before, targets) - log_losses(after, targets)
         shares = weights / weights.sum()
-        mean = float(shares @ each)
-        return cls(mean, float(np.sqrt(shares**2 @ (each - mean) ** 2)))
+        mean, images = float(shares @ each), 1 / float(shares @ shares)  # as many as count: Kish 1965
+        spread = float(shares**2 @ (each - mean) ** 2)
+        return cls(mean, math.sqrt(spread * images / (images - 1)) if images > 1 + 1e-9 else math.inf)
 
 
 def frozen_logits(
@@ -124,7 +135,7 @@ def frozen_logits(
     none = held.select([])
     fitted = fit_head(features, Splits(learn, none, none), recipe, tensorboard=tensorboard, watch=Silent())
     logits = fitted.head.logits(features.part(held).matrix(fitted.blocks))
-    return np.asarray(logits / fit_temperature(logits, targets, weights))
+    return np.asarray(logits / temperature_of(logits, targets, weights))
 
 
 def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:

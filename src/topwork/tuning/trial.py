@@ -17,7 +17,8 @@ from topwork.tuning.activations import store_activations
 from topwork.tuning.choice import affordable_cuts, forward_seconds, thinned, trial_seconds
 from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, split_at
 from topwork.tuning.learner import Learner, graph_body
-from topwork.tuning.loop import Lesson, logits_of
+from topwork.tuning.lesson import Lesson
+from topwork.tuning.loop import logits_of
 from topwork.tuning.sources import Stored
 from topwork.tuning.start import HeldScore, solve_start
 
@@ -177,6 +178,7 @@ def try_cuts(
             held=np.arange(len(learn), len(rows)),
             targets=lesson.targets[rows],
             weights=lesson.weights[rows],
+            folds=lesson.folds[rows],
         )
         start = solve_start(tail, some, seed=seed)
         steps = [round(STEPS * min(MOST, cuts[0].tail_share / cut.tail_share)) for cut in cuts]

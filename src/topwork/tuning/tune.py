@@ -8,8 +8,6 @@ the frozen one alone does better, it stays.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +17,21 @@ import numpy as np
 
 from topwork import graph as graphs
 from topwork.backbone import LAST, BackboneFacts
-from topwork.classifier import Classifier, targets_for
+from topwork.classifier import Classifier
 from topwork.data.dataset import Dataset
-from topwork.data.split import Splits, split
+from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features
-from topwork.heads.fitting import sample_weights
 from topwork.heads.head import softmax
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
 from topwork.tuning.blend import assembled, best_blend, can_blend, head_alone
-from topwork.tuning.checkpoint import Epoch, State, load_state
+from topwork.tuning.checkpoint import CHECKPOINT, Epoch, State, load_state
 from topwork.tuning.choice import affordable_epochs
 from topwork.tuning.cuts import Cut, depths, only_last, split_at
 from topwork.tuning.learner import Body, Learner, Start, graph_body
-from topwork.tuning.loop import Lesson, fit, logits_of, step_seconds, steps_an_epoch
+from topwork.tuning.lesson import Lesson, digest_of, held_apart, lesson_of
+from topwork.tuning.loop import fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.sources import Pictures, Stored
 from topwork.tuning.start import HeldScore, Saved, frozen_logits, head_layer, solve_start
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MIXES = (0.25, 0.5, 0.75, 1.0)  # shares of the tuned weights that are tried
-CHECKPOINT, ACTIVATIONS, NATIVE = "checkpoint.npz", "activations", "native"
+ACTIVATIONS, NATIVE = "activations", "native"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,17 +99,10 @@ def tune(
     """
     began = time.perf_counter()
     settings, facts, seed = recipe.finetune, frozen.backbone.facts, recipe.split.seed
-    learn, held = _parts(splits, recipe)
+    learn, held = held_apart(splits, recipe)
     both = learn.concatenate(held)
-    rows = np.arange(len(both))
-    lesson = Lesson(
-        source=Pictures(both, facts.size_px, facts.fit, settings.augment, seed),
-        learn=rows[: len(learn)],
-        held=rows[len(learn) :],
-        targets=targets_for(frozen, both),
-        weights=np.concatenate([_weights(part, frozen, recipe) for part in (learn, held)]),
-        class_count=len(frozen.classes),
-    )
+    pictures = Pictures(both, facts.size_px, facts.fit, settings.augment, seed)
+    lesson = lesson_of(pictures, learn, held, features=features, frozen=frozen, recipe=recipe)
     folder.mkdir(parents=True, exist_ok=True)
     held_targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
     as_frozen = frozen_logits(
@@ -135,7 +126,7 @@ def tune(
             both,
             recipe,
             folder=folder,
-            digest=_digest(single, lesson, recipe),
+            digest=digest_of(single, lesson, recipe),
             watch=watch,
         )
         assert chosen.cut is not None
@@ -183,12 +174,6 @@ def tune(
     )
 
 
-def _weights(part: Dataset, frozen: Classifier, recipe: Recipe) -> Array:
-    """How much each image counts, as in fitting a head: by its own weight, and by its class's if so asked."""
-    balanced = recipe.head.class_weight == "balanced"
-    return sample_weights(targets_for(frozen, part), part.weights(), len(frozen.classes), balanced=balanced)
-
-
 def _store(
     both: Dataset, prefix: ov.Model, facts: BackboneFacts, recipe: Recipe, folder: Path, watch: Watch
 ) -> Stored:
@@ -210,20 +195,6 @@ def _store(
     return Stored(stored)
 
 
-def _parts(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
-    if len(splits.validation):
-        return splits.train, splits.validation
-    unmarked = [dataclasses.replace(example, split=None) for example in splits.train]
-    train = Dataset(tuple(unmarked), splits.train.classes, splits.train.name)
-    parts = split(train, test=recipe.finetune.validation, seed=recipe.split.seed)
-    if not len(parts.test):
-        raise InputError(
-            f"{train.name}: expected some images of each class to choose by while tuning; {len(train)} training "
-            "images leave none: add photos, or keep the frozen network (--finetune head)"
-        )
-    return parts.train, parts.test
-
-
 def _learn(
     body: Body,
     start: Start,
@@ -238,7 +209,7 @@ def _learn(
 
     settings, seed = recipe.finetune, recipe.split.seed
     keras.utils.set_random_seed(seed)
-    digest = _digest(tail, lesson, recipe)
+    digest = digest_of(tail, lesson, recipe)
     a_epoch = steps_an_epoch(len(lesson.learn), settings.batch)
     learner = Learner(body, start=start, recipe=settings, steps=settings.epochs * a_epoch)
     first = learner.weights()
@@ -268,17 +239,14 @@ def _learn(
 
 
 def _planned(checkpoint: Path, digest: str) -> int | None:
+    """How many epochs a tuning that was broken off had planned; None where there was none."""
     state = load_state(checkpoint, digest=digest)
+    if state is None and checkpoint.exists():
+        raise InputError(
+            f"{checkpoint}: expected the checkpoint of this tuning; it is of one with other settings or photos, or "
+            "damaged: leave the settings away to go on with that one, or --resume to begin anew"
+        )
     return state.epochs if state else None
-
-
-def _digest(tail: ov.Model, lesson: Lesson, recipe: Recipe) -> str:
-    """All that the outcome depends on: the graph, the images, their labels and weights, the settings."""
-    total = hashlib.sha256(graphs.digest(tail).encode())
-    total.update(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())
-    for array in (lesson.learn, lesson.held, lesson.targets, lesson.weights):
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 def _mix(learner: Learner, lesson: Lesson, first: list[Array], state: State) -> tuple[float, Array]:

@@ -67,7 +67,7 @@ class Verdict:
                 return "kept; validation images saw a gain, these do not"
             return "kept" if self.clear else f"kept; so few images can't tell it from none ({self._power})"
         these = ", these do" if self.clear else ""
-        return f"not kept, the frozen classifier stays: validation images saw no clear gain{these}"
+        return f"not kept: validation images saw no clear gain{these}"
 
     @property
     def _images(self) -> str:

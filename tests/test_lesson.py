@@ -1,0 +1,108 @@
+"""What a tuning learns from and is judged by: weights, folds, its digest; and how sure a difference must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from topwork import load
+from topwork.backbone import Backbone
+from topwork.classifier import Classifier
+from topwork.data.dataset import Dataset
+from topwork.data.split import Splits
+from topwork.features import Features, extract, open_store
+from topwork.heads.head import Head, Layer
+from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.tuning.lesson import FOLDS, Lesson, digest_of, held_apart, lesson_of
+from topwork.tuning.sources import Pictures
+from topwork.tuning.start import Saved, temperature_of
+
+LABELS = ("circle", "square", "stripes")
+
+
+@pytest.fixture(scope="module")
+def features(shapes: Path, backbone: Backbone) -> Features:
+    """Three neighbours in the list are a group, and weigh the same."""
+    examples = [
+        dataclasses.replace(e, group=f"g{i // 3}", weight=1e-3 * (1 + i // 3 % 4), split="train")
+        for i, e in enumerate(load(shapes))
+    ]
+    with open_store(backbone.facts) as store:
+        return extract(Dataset(tuple(examples), LABELS, "shapes"), backbone, store=store)
+
+
+@pytest.fixture(scope="module")
+def lesson(features: Features, backbone: Backbone) -> Lesson:
+    return made(features, backbone, Recipe())
+
+
+def made(features: Features, backbone: Backbone, recipe: Recipe) -> Lesson:
+    none = features.dataset.select([])
+    learn, held = held_apart(Splits(features.dataset, none, none), recipe)
+    source = Pictures(learn.concatenate(held), 32, "stretch", FinetuneRecipe().augment, 0)
+    layer = Layer(np.zeros((4, 3), np.float32), np.zeros(3, np.float32))
+    frozen = Classifier(LABELS, backbone, ("last",), Head("linear", (layer,), 1.0))
+    return lesson_of(source, learn, held, features=features, frozen=frozen, recipe=recipe)
+
+
+def test_weights_to_learn_by_are_1_on_average(lesson: Lesson) -> None:
+    weights = lesson.weights[lesson.learn]
+    assert weights.mean() == pytest.approx(1)
+    assert len(set(np.round(weights / weights.min(), 6))) == 4
+
+
+def test_what_belongs_together_is_in_one_fold_and_on_one_side(lesson: Lesson, features: Features) -> None:
+    assert isinstance(lesson.source, Pictures)
+    groups = np.array([e.group for e in lesson.source.dataset])
+    assert not set(groups[lesson.learn]) & set(groups[lesson.held])
+    for group in set(groups[lesson.learn]):
+        assert len(set(lesson.folds[lesson.learn][groups[lesson.learn] == group])) == 1
+    assert len(set(lesson.folds[lesson.learn])) == FOLDS
+    assert len(lesson.learn) + len(lesson.held) == len(features.dataset)
+
+
+def test_the_digest_knows_images_and_settings(lesson: Lesson, features: Features, backbone: Backbone) -> None:
+    whole, half = (Recipe(finetune=FinetuneRecipe(minutes=m)) for m in (100, 100.5))
+    as_text = Recipe.from_toml(whole.to_toml())
+    assert digest_of(backbone.graph, lesson, whole) == digest_of(backbone.graph, lesson, as_text)
+    assert digest_of(backbone.graph, lesson, whole) != digest_of(backbone.graph, lesson, half)
+    swapped = dataclasses.replace(
+        features, keys=(features.keys[3], *features.keys[1:3], features.keys[0], *features.keys[4:])
+    )
+    others = made(swapped, backbone, whole)
+    np.testing.assert_array_equal(others.targets, lesson.targets)
+    assert digest_of(backbone.graph, lesson, whole) != digest_of(backbone.graph, others, whole)
+
+
+def test_one_image_that_differs_is_no_proof() -> None:
+    logits = np.tile([[4.0, 0.0]], (200, 1))
+    better = logits.copy()
+    better[0, 0] += 2
+    zeros, ones = np.zeros(200, np.int64), np.ones(200)
+    saved = Saved.of(logits, better, zeros, ones)
+    assert saved.loss > 0
+    assert saved.error == pytest.approx(saved.loss)
+    alone = Saved.of(logits[:1], better[:1], zeros[:1], ones[:1])
+    assert (alone.error, alone.clear) == (math.inf, False)
+    better[:] += [2, 0]
+    assert Saved.of(logits, better, zeros, ones).clear
+
+
+def test_the_error_is_the_standard_error_of_a_mean() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 50, 3))
+    targets = random.integers(0, 3, 50)
+    each = [np.log(np.exp(z).sum(1)) - z[np.arange(50), targets] for z in (a, b)]
+    differences = each[0] - each[1]
+    saved = Saved.of(a, b, targets, np.full(50, 0.3))
+    assert saved.loss == pytest.approx(differences.mean())
+    assert saved.error == pytest.approx(differences.std(ddof=1) / np.sqrt(50))
+
+
+def test_a_few_that_are_all_right_do_not_make_it_certain() -> None:
+    logits = np.tile([[2.0, 0.0]], (60, 1))
+    assert temperature_of(logits, np.zeros(60, np.int64), np.ones(60)) > 0.3
