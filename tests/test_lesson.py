@@ -103,6 +103,18 @@ def test_the_error_is_the_standard_error_of_a_mean() -> None:
     assert saved.error == pytest.approx(differences.std(ddof=1) / np.sqrt(50))
 
 
+def test_copies_of_an_image_in_one_group_are_no_more_sure_than_it_is() -> None:
+    random = np.random.default_rng(1)
+    a, b = random.normal(size=(2, 40, 3))
+    targets, weights = random.integers(0, 3, 40), random.random(40) + 0.1
+    once = Saved.of(a, b, targets, weights)
+    often = [np.repeat(values, 4, axis=0) for values in (a, b, targets, weights)]
+    grouped = Saved.of(*often, np.repeat(np.arange(40), 4))
+    assert (grouped.loss, grouped.error) == (pytest.approx(once.loss), pytest.approx(once.error))
+    assert Saved.of(*often).error < 0.55 * once.error
+    assert Saved.of(a, b, targets, weights, np.zeros(40, int)).error == math.inf
+
+
 def test_a_few_that_are_all_right_do_not_make_it_certain() -> None:
     logits = np.tile([[2.0, 0.0]], (60, 1))
     assert temperature_of(logits, np.zeros(60, np.int64), np.ones(60)) > 0.3

@@ -232,6 +232,39 @@ def test_bootstrap_covers_95_percent(n, weighted):
     assert 0.925 < held / 600 < 0.975
 
 
+@pytest.mark.parametrize("n", [30, 400])
+def test_copies_of_an_image_in_one_group_prove_no_more_than_it_does(n):
+    random = np.random.default_rng(n)
+    before, after = random.random((2, n)) < [[0.6], [0.75]]
+    weights = random.choice([0.33, 0.67, 1.0], n)
+    copied, groups = (np.repeat(values, 5) for values in (weights, np.arange(n)))
+    five = paired_bootstrap(np.repeat(before, 5), np.repeat(after, 5), weights=copied, groups=groups)
+    assert five == pytest.approx(paired_bootstrap(before, after, weights=weights), abs=1e-12)
+    alone = paired_bootstrap(np.repeat(before, 5), np.repeat(after, 5), weights=copied)
+    assert alone.high - alone.low < 0.6 * (five.high - five.low)
+
+
+def test_bootstrap_of_groups_covers_95_percent():
+    """Images of a group gain or lose together: the interval of groups holds the truth, that of images doesn't."""
+    groups = np.repeat(np.arange(60), 8)
+    held = np.zeros(2)
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        after = np.repeat(random.random(60) < 0.6, 8) ^ (random.random(480) < 0.05)
+        for i, known in enumerate((groups, None)):
+            low, high = paired_bootstrap(np.zeros(480, bool), after, groups=known, samples=400, seed=seed)
+            held[i] += low <= 0.6 * 0.95 + 0.4 * 0.05 <= high
+    assert 0.91 <= held[0] / 300 <= 0.98
+    assert held[1] / 300 < 0.6
+
+
+def test_groups_that_are_none():
+    both = np.ones(3, bool)
+    for groups in (np.ones(3), np.arange(4)):
+        with pytest.raises(InputError, match=r"`groups` must be int \(3,\), one for each image; got"):
+            paired_bootstrap(both, both, groups=groups)
+
+
 def test_bootstrap_where_nothing_differs_says_0():
     both, neither = np.ones(30, bool), np.zeros(30, bool)
     assert paired_bootstrap(both, both) == (0, 0)

@@ -295,3 +295,14 @@ def test_refuses(targets, before, after, weights, message):
     weights = None if weights is None else np.array(weights)
     with pytest.raises(InputError, match=message):
         judge(np.array(targets), before, after, weights=weights, seconds_before=1, seconds_after=1)
+
+
+def test_images_of_a_group_count_as_one():
+    targets, wrong, right = np.zeros(40, int), np.array([[0.4, 0.6]] * 40), np.array([[0.9, 0.1]] * 40)
+    options = {"seconds_before": 1, "seconds_after": 2}
+    alone = judge(targets, wrong, right, **options)
+    assert alone.p_value < 1e-9
+    together = judge(targets, wrong, right, groups=np.zeros(40, int), **options)
+    assert (together.p_value, together.n, together.smallest) == (1, 40, 6)
+    pairs = judge(targets, wrong, right, groups=np.arange(40) // 20, **options)
+    assert pairs.p_value == 0.5

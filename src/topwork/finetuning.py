@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from topwork.backbone import TUNED
 from topwork.cache import clear
 from topwork.calibration import Calibration, calibration_of
@@ -31,6 +33,7 @@ from topwork.classifier import (
     targets_for,
 )
 from topwork.data.dataset import Dataset
+from topwork.data.grouping import group_numbers
 from topwork.data.sources import load
 from topwork.errors import InputError, MissingExtra, Stopped
 from topwork.features import Features, extract, open_store
@@ -146,6 +149,7 @@ def _finetune(
                 before.probabilities,
                 after.probabilities,
                 weights=splits.test.weights(),
+                groups=np.array(group_numbers(splits.test)),
                 seconds_before=report.get("seconds", {}).get("total", 0.0),
                 seconds_after=clock.seconds()["total"],
                 kept=tuned.better,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from topwork.errors import InputError
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 
 DRAWN_AT_ONCE = 1_000_000  # numbers held at a time while images are drawn anew
@@ -165,13 +166,16 @@ def paired_bootstrap(
     after_correct: Bools,
     *,
     weights: Floats | None = None,
+    groups: Ints | None = None,
     confidence: float = 0.95,
     samples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
     """The interval of a gain: (weighted) accuracy after minus before, over images drawn anew with replacement.
 
-    An image is drawn with its weight and both its outcomes. The interval's ends are percentiles of the gains found:
+    An image is drawn with its weight and both its outcomes, and with all of its group: pictures of one thing are
+    right or wrong together, and many of them say little more than one (Field and Welsh 2007, "Bootstrapping
+    clustered data"). The interval's ends are percentiles of the gains found:
     Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. It says too much of few images:
     where no outcome differs, both ends are 0; there `mcnemar` is the better judge.
 
@@ -179,6 +183,7 @@ def paired_bootstrap(
         before_correct: bool (N,), whether the first classifier was right on each image.
         after_correct: bool (N,), the same for the second, on the same images in the same order.
         weights: float (N,), positive: how much each image counts; None for all alike.
+        groups: int (N,), the number of each image's group; None where each is alone.
         confidence: of the interval, between 0 and 1.
         samples: how often the images are drawn.
         seed: of the draws.
@@ -199,28 +204,46 @@ def paired_bootstrap(
         raise InputError(f"`samples` must be a positive int; got {samples}")
     n = len(before)
     w = np.ones(n) if weights is None else _checked_weights(np.asarray(weights), n)
-    won = after.astype(np.int64) - before  # -1, 0 or 1
-    # Images of one weight and outcome are alike: how many of them are drawn is multinomial, which is quicker to
-    # draw than each image where these kinds are few.
-    sizes, size = np.unique(w, return_inverse=True)
-    kind, kinds = np.unique(3 * size + won + 1, return_counts=True)
-    few = len(kind) * KIND_COST <= n
+    gain, total = gains_of_groups(after.astype(np.int64) - before, w, groups)
+    # Groups of one weight and gain are alike: how many of them are drawn is multinomial, which is quicker to
+    # draw than each group where these kinds are few.
+    kinds, counts = np.unique(np.stack([total, gain], axis=1), axis=0, return_counts=True)
+    n = len(gain)
+    few = len(kinds) * KIND_COST <= n
     if few:
-        w, won = sizes[kind // 3], kind % 3 - 1
-    random, gain = np.random.default_rng(seed), w * won
+        total, gain = kinds.T
+    random = np.random.default_rng(seed)
     found = np.empty(samples)
-    at_once = max(1, DRAWN_AT_ONCE // len(w))
+    at_once = max(1, DRAWN_AT_ONCE // len(gain))
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
         if few:
-            drawn = random.multinomial(n, kinds / n, size=count)  # (count, kinds)
-            gains, totals = drawn @ gain, drawn @ w
+            drawn = random.multinomial(n, counts / n, size=count)  # (count, kinds)
+            gains, totals = drawn @ gain, drawn @ total
         else:
             rows = random.integers(0, n, (count, n))
-            gains, totals = gain[rows].sum(axis=1), w[rows].sum(axis=1)
+            gains, totals = gain[rows].sum(axis=1), total[rows].sum(axis=1)
         found[start : start + count] = gains / totals
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return Interval(low, high)
+
+
+def gains_of_groups(won: npt.NDArray[Any], weights: Floats, groups: Ints | None) -> tuple[Floats, Floats]:
+    """What each group gains, and what it weighs: float (G,) each; without groups, of each image.
+
+    Raises:
+        InputError: `groups` are not ints, one for each image.
+    """
+    if groups is None:
+        return weights * won, weights
+    known = np.asarray(groups)
+    if known.dtype.kind not in "iu" or known.shape != won.shape:
+        raise InputError(
+            f"`groups` must be int {won.shape}, one for each image; got {known.dtype} {known.shape}"
+        )
+    place = np.unique(known, return_inverse=True)[1]
+    gain, weight = np.bincount(place, weights * won), np.bincount(place, weights)
+    return gain.astype(np.float64), weight.astype(np.float64)
 
 
 def _checked_weights(w: npt.NDArray[Any], n: int) -> Floats:

@@ -20,6 +20,7 @@ from topwork.heads.fitting import fit_head
 from topwork.heads.head import Layer, fit_temperature
 from topwork.heads.linear import fit_linear, fold_affine, moments
 from topwork.recipe import Recipe
+from topwork.significance import gains_of_groups
 from topwork.tuning.learner import Start
 from topwork.tuning.lesson import Lesson
 from topwork.tuning.loop import log_losses, score
@@ -83,7 +84,9 @@ class HeldScore:
 class Saved:
     """How much less one's mean log-loss of the same validation images is than another's, and its standard error.
 
-    The error is infinite for a single image.
+    The error counts groups, not images: pictures of one thing are right or wrong together (the sandwich estimate for
+    clusters: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models"). It is infinite for
+    a single group.
     """
 
     loss: float
@@ -102,13 +105,20 @@ class Saved:
         return f"loss {abs(self.loss):.4f} {word} (standard error {self.error:.4f})"
 
     @classmethod
-    def of(cls, before: Array, after: Array, targets: Array, weights: Array) -> Saved:
-        """Of two classifiers' logits (M, K), each at its best temperature; `weights` count the images."""
+    def of(
+        cls, before: Array, after: Array, targets: Array, weights: Array, groups: Array | None = None
+    ) -> Saved:
+        """Of two classifiers' logits (M, K), each at its best temperature; `weights` count the images.
+
+        `groups`: int (M,), the number of each image's group; None where each is alone.
+        """
         each = log_losses(before, targets) - log_losses(after, targets)
         shares = weights / weights.sum()
-        mean, images = float(shares @ each), 1 / float(shares @ shares)  # as many as count: Kish 1965
-        spread = float(shares**2 @ (each - mean) ** 2)
-        return cls(mean, math.sqrt(spread * images / (images - 1)) if images > 1 + 1e-9 else math.inf)
+        mean = float(shares @ each)
+        deviations, shares = gains_of_groups(each - mean, shares, groups)
+        count = 1 / float(shares @ shares)  # as many as count: Kish 1965
+        spread = float(deviations @ deviations)
+        return cls(mean, math.sqrt(spread * count / (count - 1)) if count > 1 + 1e-9 else math.inf)
 
 
 def frozen_logits(

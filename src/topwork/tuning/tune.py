@@ -19,6 +19,7 @@ from topwork import graph as graphs
 from topwork.backbone import LAST, BackboneFacts
 from topwork.classifier import Classifier
 from topwork.data.dataset import Dataset
+from topwork.data.grouping import group_numbers
 from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features import Features
@@ -153,7 +154,8 @@ def tune(
         classifier = Classifier(frozen.classes, backbone, (LAST,), head_alone(layer, blend))
     else:
         classifier = assembled(frozen, single, prefix, patch(tail, body.layer), chosen.cut, layer, blend)
-    saved = Saved.of(as_frozen, blend.logits / blend.temperature, held_targets, weights)
+    groups = np.array(group_numbers(held))
+    saved = Saved.of(as_frozen, blend.logits / blend.temperature, held_targets, weights, groups)
     watch.say(f"against frozen features: {saved}")
     return Tuned(
         classifier=classifier,

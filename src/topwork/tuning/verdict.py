@@ -9,7 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from topwork.errors import InputError
-from topwork.significance import Interval, effective_size, mcnemar, paired_bootstrap
+from topwork.significance import (
+    Interval,
+    effective_size,
+    gains_of_groups,
+    mcnemar,
+    paired_bootstrap,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -22,8 +28,9 @@ class Verdict:
     """What tuning gained on `n` images that both classifiers saw for the first time.
 
     `before`, `after`: accuracies of the frozen and of the tuned classifier in 0..1, weighted by the images' weights;
-    `gain` is their difference, `interval` its 95 % paired bootstrap interval. `p_value`: of McNemar's exact test,
-    unweighted. `smallest`: about the least gain that these images could have shown; above 1, none.
+    `gain` is their difference, `interval` its 95 % paired bootstrap interval, groups drawn whole. `p_value`: of
+    McNemar's exact test, unweighted; of the groups that gain or lose, where there are some. `smallest`: about the
+    least gain that these images could have shown; above 1, none.
     `seconds_before`, `seconds_after`: what training the frozen one took, and the tuned one. `kept`: whether the
     tuned one is. `chosen_on`: the images that decided that: "test" for these, "validation" for others.
     """
@@ -104,6 +111,7 @@ def judge(
     after: Array,
     *,
     weights: Array | None = None,
+    groups: Array | None = None,
     seconds_before: float,
     seconds_after: float,
     kept: bool | None = None,
@@ -118,6 +126,7 @@ def judge(
         before: float (N, K), the frozen classifier's probabilities.
         after: float (N, K), the tuned one's.
         weights: float (N,), positive: how much each image counts; None for all alike.
+        groups: int (N,), the number of each image's group, which counts as one; None where each is alone.
         seconds_before: what training the frozen classifier took.
         seconds_after: what training the tuned one took.
         kept: whether the tuned one is, decided on other images, so that these owe nothing to the choice. None: these
@@ -142,9 +151,12 @@ def judge(
                 f"got {p.dtype} {p.shape}"
             )
     was, now = (p.argmax(axis=1) == y for p in tables.values())
-    interval = paired_bootstrap(was, now, weights=weights, seed=seed)  # checks the weights
+    interval = paired_bootstrap(was, now, weights=weights, groups=groups, seed=seed)  # checks both
+    won = now.astype(np.int64) - was
+    gained, _ = gains_of_groups(won, np.ones(len(y)), groups)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     w = w / w.max()  # only ratios matter, and so no sum overflows
+    _, weighed = gains_of_groups(won, w, groups)
     accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
     gain = float(np.average(now.astype(np.float64) - was, weights=w))
     verdict = Verdict(
@@ -153,8 +165,8 @@ def judge(
         after=accuracy[1],
         gain=gain,
         interval=interval,
-        p_value=mcnemar(now, was).p_value,
-        smallest=max(gain - interval.low, FEWEST / effective_size(w)),
+        p_value=mcnemar(gained > 0, gained < 0).p_value,
+        smallest=max(gain - interval.low, FEWEST / effective_size(weighed)),
         seconds_before=seconds_before,
         seconds_after=seconds_after,
         kept=bool(kept),
