@@ -266,7 +266,7 @@ def test_the_classic_rule_is_the_prior() -> None:
     for one in (similar, different):
         few, many = (dataclasses.replace(one, images=n) for n in (50, 50_000))
         assert 0 == predicted_share(few, Rule()) <= predicted_share(one, Rule()) < 0.5
-        assert predicted_share(many, Rule()) > 0.3
+        assert predicted_share(many, Rule()) > 0.15
         assert predict(few, 100.0, rule=Rule()).mode == "head"
         assert predict(many, 100.0, rule=Rule()).mode != "head"
 

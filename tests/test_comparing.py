@@ -106,6 +106,21 @@ def test_the_better_run_has_a_positive_difference(listed: Lists) -> None:
     assert back.interval == pytest.approx((-found.interval.high, -found.interval.low))
 
 
+def test_copies_of_an_image_prove_no_more_than_it_does(listed: Lists) -> None:
+    def run(name: str, groups: int) -> Path:
+        tests = [
+            row(f"{name[1:]} {i}", "test", "cat", "dog" if name[0] == "a" else "cat", group=f"g{i % groups}")
+            for i in range(12)
+        ]
+        return listed(name, *tests)
+
+    alone = compare_runs(run("a1", 12), run("b1", 12))
+    pairs = compare_runs(run("a2", 6), run("b2", 6))
+    one = compare_runs(run("a3", 1), run("b3", 1))
+    assert [d.comparison.p_value for d in (alone, pairs, one)] == pytest.approx([2 * 0.5**12, 2 * 0.5**6, 1])
+    assert all(d.comparison.difference == 1 for d in (alone, pairs, one))
+
+
 def test_json_counts_what_each_run_alone_got_right(listed: Lists) -> None:
     told = compare_runs(outcomes(listed, "a", "0001"), outcomes(listed, "b", "1110"))
     plain = json.loads(diff_json(told))

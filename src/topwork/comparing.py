@@ -40,6 +40,7 @@ class Difference:
     """Run `b` less run `a` on their `n` common test images; accuracies in 0..1, intervals 95 %.
 
     `comparison`: McNemar's test and the interval of the difference, b's accuracy less a's: its own "A" is run `b`.
+    Images of one group, by b's list, count as one.
     `only_in_a`, `only_in_b`: test images that one run alone has, and that don't count. `flips`: the surest answer of
     `b` first.
     """
@@ -125,6 +126,8 @@ def compare_runs(a: str | Path, b: str | Path) -> Difference:
         for old, new in pairs
         if old.prediction != new.prediction
     ]
+    together = [new.group or new.sha256 for _, new in pairs]
+    groups = np.unique(together, return_inverse=True)[1]
     n = len(common)
     return Difference(
         a=str(a),
@@ -136,7 +139,7 @@ def compare_runs(a: str | Path, b: str | Path) -> Difference:
         accuracy_b=float(right_b.mean()),
         interval_a=wilson(int(right_a.sum()), n),
         interval_b=wilson(int(right_b.sum()), n),
-        comparison=mcnemar(right_b, right_a),
+        comparison=mcnemar(right_b, right_a, groups=groups),
         flips=tuple(sorted(flips, key=lambda flip: -flip.probability_after)),
     )
 

@@ -75,22 +75,26 @@ class PairedComparison:
     interval: Interval
 
 
-def mcnemar(correct_a: Bools, correct_b: Bools, confidence: float = 0.95) -> PairedComparison:
+def mcnemar(
+    correct_a: Bools, correct_b: Bools, confidence: float = 0.95, *, groups: Ints | None = None
+) -> PairedComparison:
     """Compares two classifiers image by image: McNemar's exact test and the difference's interval.
 
     The p-value is the two-sided binomial one: were both equally good, each image that only one of them
     gets right would go to either by a fair coin. (McNemar, "Note on the sampling error of the difference
     between correlated proportions or percentages", 1947.) The interval is method 10 of Newcombe,
     "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", 1998: Wilson intervals of both accuracies, joined with their correlation.
+    data", 1998: Wilson intervals of both accuracies, joined with their correlation. Where groups have several
+    images, the test is of the groups that one of them does better on, and the interval `paired_bootstrap`'s.
 
     Args:
         correct_a: bool (N,), whether A was right on each image.
         correct_b: bool (N,), the same for B, on the same images in the same order.
         confidence: of the interval, between 0 and 1.
+        groups: int (N,), the number of each image's group, which counts as one; None where each is alone.
 
     Raises:
-        InputError: the two are not boolean vectors of one length, or are empty.
+        InputError: the two are not boolean vectors of one length, or are empty; or `groups` are not as described.
 
     >>> result = mcnemar(np.array([True, True, True, False]), np.array([True, False, False, False]))
     >>> result.only_a, result.only_b, result.p_value, result.difference
@@ -99,13 +103,19 @@ def mcnemar(correct_a: Bools, correct_b: Bools, confidence: float = 0.95) -> Pai
     a, b = _checked_pair(correct_a=correct_a, correct_b=correct_b)
     n, both = len(a), int((a & b).sum())
     only_a, only_b = int(a.sum()) - both, int(b.sum()) - both
+    gains, _ = gains_of_groups(a.astype(np.int64) - b, np.ones(n), groups)
+    better, worse = int((gains > 0).sum()), int((gains < 0).sum())
+    if len(gains) < n:
+        interval = paired_bootstrap(b, a, groups=groups, confidence=confidence)
+    else:
+        interval = _newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence)
     return PairedComparison(
         n=n,
         only_a=only_a,
         only_b=only_b,
-        p_value=_sign_test(min(only_a, only_b), only_a + only_b),
+        p_value=_sign_test(min(better, worse), better + worse),
         difference=(only_a - only_b) / n,
-        interval=_newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence),
+        interval=interval,
     )
 
 

@@ -152,11 +152,9 @@ def judge(
             )
     was, now = (p.argmax(axis=1) == y for p in tables.values())
     interval = paired_bootstrap(was, now, weights=weights, groups=groups, seed=seed)  # checks both
-    won = now.astype(np.int64) - was
-    gained, _ = gains_of_groups(won, np.ones(len(y)), groups)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     w = w / w.max()  # only ratios matter, and so no sum overflows
-    _, weighed = gains_of_groups(won, w, groups)
+    _, weighed = gains_of_groups(w, w, groups)
     accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
     gain = float(np.average(now.astype(np.float64) - was, weights=w))
     verdict = Verdict(
@@ -165,7 +163,7 @@ def judge(
         after=accuracy[1],
         gain=gain,
         interval=interval,
-        p_value=mcnemar(gained > 0, gained < 0).p_value,
+        p_value=mcnemar(now, was, groups=groups).p_value,
         smallest=max(gain - interval.low, FEWEST / effective_size(weighed)),
         seconds_before=seconds_before,
         seconds_after=seconds_after,
