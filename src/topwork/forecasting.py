@@ -45,8 +45,8 @@ class Rule:
     """The predicted gain of tuning, as the share of the frozen head's errors that it avoids: linear in `Signals`.
 
     The defaults are the prior. By it a thousand pictures gain nothing, and ten times as many a tenth of the errors:
-    sets of about 1,100 pictures avoided none of them by tuning, 1,967 solar cells 6 to 14 %, and sets of 4,500 pictures
-    0 to 4 % (docs/benchmarks.md).
+    sets of about 1,100 pictures avoided none of them by tuning, 1,967 solar cells 6 to 14 %, sets of 4,500 pictures 0
+    to 4 % (docs/benchmarks.md).
 
     `deep`: the gain of tuning all over that of the tail. `spread`: the standard deviation of the share around its
     prediction; `noise`: what accuracy itself varies by, added to it. `worth`: a gain below this isn't worth
