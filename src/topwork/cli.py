@@ -103,7 +103,9 @@ def train(
         FinetuneMode | None,
         typer.Option("--finetune", help="Tune the network too: its tail, in full, or as is advised (auto)."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="What tuning may take, at most.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="What tuning may take, about; one epoch at least.")
+    ] = None,
     flips: FlipsOption = None,
     turns: TurnsOption = None,
     crop: CropOption = None,

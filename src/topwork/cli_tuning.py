@@ -23,7 +23,9 @@ def advise(
     data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
     backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="What tuning may take, at most.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="What tuning may take, about; one epoch at least.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +49,9 @@ def finetune(
         typer.Option(help="Which part learns; else as the run was made, or the tail."),
     ] = None,
     cut: Annotated[str | None, typer.Option(help="The block after which the tail begins.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="What it may take, at most.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="What it may take, about; one epoch at least.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="How often each photo is learnt from.")] = None,
     views: Annotated[int | None, typer.Option(help="Changed copies of each photo for the tail.")] = None,
     rate: Annotated[float | None, typer.Option(help="The highest rate of learning.")] = None,

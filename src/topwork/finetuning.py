@@ -10,7 +10,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +35,7 @@ from topwork.classifier import (
 from topwork.data.dataset import Dataset
 from topwork.data.grouping import group_numbers
 from topwork.data.sources import load
-from topwork.errors import InputError, MissingExtra, Stopped
+from topwork.errors import InputError, MissingExtra, Stopped, TopworkError
 from topwork.features import Features, extract, open_store
 from topwork.neighbours import NEIGHBOURS
 from topwork.novelty import novelty_beyond
@@ -128,7 +128,7 @@ def _finetune(
         features, splits = as_before(features, folder, frozen.classes, watch)
         before = score(frozen, features.part(splits.test)) if len(splits.test) else None
         _begin(folder / WORK, settings, anew=not resume)
-        with clock.time("tune"):
+        with clock.time("tune"), writing(folder, kinds=(OSError,)):
             tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
     with open_store(classifier.backbone.facts) as store:
@@ -171,7 +171,8 @@ def _finetune(
     if tuned.better:
         write_page(folder, classifier, everything, watch)
     else:
-        clear(fingerprint=classifier.backbone.facts.fingerprint)  # nobody asks for these features again
+        with suppress(TopworkError):  # nobody asks for these features again
+            clear(fingerprint=classifier.backbone.facts.fingerprint)
     return Finetuned(folder, tuned.better, tuned_before, tuned, verdict, before, after, clock.seconds())
 
 

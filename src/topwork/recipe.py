@@ -78,7 +78,7 @@ class FinetuneRecipe:
     mode: FinetuneMode = "head"
     cut: str | None = None  # where the tail begins; None: by its cost, and by what validation images gain
     native: bool = False  # with "full": a SavedModel by its own training mode, not its graph
-    minutes: float = 15.0  # what tuning may take, at most
+    minutes: float = 15.0  # what tuning may take, about: as many epochs as fit are planned, one at least
     epochs: int = 15
     views: int = (
         8  # augmented copies of each picture that the tail learns from; its prefix is run once for each

@@ -102,10 +102,11 @@ def make_folder(out: Path) -> None:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def writing(out: Path, *, kinds: tuple[type[Exception], ...] = (OSError, RuntimeError)) -> Iterator[None]:
+    """What is wrong with the disk, told; `kinds`: a RuntimeError is what OpenVINO makes of a full one."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # the second is what OpenVINO makes of a full disk
+    except kinds as error:
         raise TopworkError(
             f"{out}: the run can't be written ({error}); free some space, or choose another --out. The features "
             "are kept: the same command goes on from there"
