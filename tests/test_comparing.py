@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from topwork.comparing import Difference, Flip, compare_runs
 from topwork.errors import InputError
 from topwork.printing_diff import diff_json, diff_text, sentence
 from topwork.recipe import Recipe
-from topwork.significance import Interval, PairedComparison
+from topwork.significance import Interval, PairedComparison, mcnemar
 from topwork.training import Run, train
 
 COLUMNS = ("id", "split", "label", "prediction", "probability", "sha256", "group")
@@ -119,6 +120,18 @@ def test_copies_of_an_image_prove_no_more_than_it_does(listed: Lists) -> None:
     one = compare_runs(run("a3", 1), run("b3", 1))
     assert [d.comparison.p_value for d in (alone, pairs, one)] == pytest.approx([2 * 0.5**12, 2 * 0.5**6, 1])
     assert all(d.comparison.difference == 1 for d in (alone, pairs, one))
+
+
+def test_images_that_go_together_widen_the_interval() -> None:
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 10)
+    a, b = (np.repeat(random.random(40) < share, 10) for share in (0.7, 0.5))
+    alone, grouped = mcnemar(a, b), mcnemar(a, b, groups=groups)
+    assert alone.difference == grouped.difference
+    assert alone.p_value < 1e-3 < grouped.p_value
+    assert grouped.interval.high - grouped.interval.low > 2 * (alone.interval.high - alone.interval.low)
+    none = mcnemar(a, a, groups=groups)  # nothing differs, of which draws anew would be too sure
+    assert none.interval == mcnemar(a, a).interval
 
 
 def test_json_counts_what_each_run_alone_got_right(listed: Lists) -> None:

@@ -85,7 +85,8 @@ def mcnemar(
     between correlated proportions or percentages", 1947.) The interval is method 10 of Newcombe,
     "Improved confidence intervals for the difference between binomial proportions based on paired
     data", 1998: Wilson intervals of both accuracies, joined with their correlation. Where groups have several
-    images, the test is of the groups that one of them does better on, and the interval `paired_bootstrap`'s.
+    images, the test is of the groups that one of them does better on, and the interval reaches as far as that of
+    `paired_bootstrap`, too.
 
     Args:
         correct_a: bool (N,), whether A was right on each image.
@@ -105,10 +106,10 @@ def mcnemar(
     only_a, only_b = int(a.sum()) - both, int(b.sum()) - both
     gains, _ = gains_of_groups(a.astype(np.int64) - b, np.ones(n), groups)
     better, worse = int((gains > 0).sum()), int((gains < 0).sum())
+    interval = _newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence)
     if len(gains) < n:
-        interval = paired_bootstrap(b, a, groups=groups, confidence=confidence)
-    else:
-        interval = _newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence)
+        drawn = paired_bootstrap(b, a, groups=groups, confidence=confidence)
+        interval = Interval(min(interval.low, drawn.low), max(interval.high, drawn.high))
     return PairedComparison(
         n=n,
         only_a=only_a,
