@@ -42,7 +42,7 @@ checks.registration
 checks.duplicates checks.pictures classifier evidence heads.fitting tuning.sources
 attention checks.inspection forecasting growth runfolder tuning.lesson
 checking comparing exports.pictures reporting.content serving.models tuning.loop
-advice exports.parity printing_diff runimages reporting.frame serving.answers serving.kserve tuning.start
+advice exports.parity printing_diff resuming runimages reporting.frame serving.answers serving.kserve tuning.start
 exporting printing_advice reporting.audit_page reporting.page serving.app tuning.blend tuning.trial
 auditing reporting.writing tuning.tune
 cli_checks finetuning printing_export serving.running

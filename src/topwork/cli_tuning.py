@@ -68,8 +68,8 @@ def finetune(
     """Tune the network of a run; keep what comes of it where it is better."""
     from topwork.console import Console
     from topwork.finetuning import finetune as run_tuning
-    from topwork.finetuning import tuning_of
     from topwork.printing_tuning import finetuned_json, finetuned_text
+    from topwork.resuming import tuning_of
 
     given = tuning_of(run, resume=resume)
     given = given_to(

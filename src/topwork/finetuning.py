@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,12 +34,13 @@ from topwork.classifier import (
 from topwork.data.dataset import Dataset
 from topwork.data.grouping import group_numbers
 from topwork.data.sources import load
-from topwork.errors import InputError, MissingExtra, Stopped, TopworkError
+from topwork.errors import InputError, MissingExtra, TopworkError
 from topwork.features import Features, extract, open_store
 from topwork.neighbours import NEIGHBOURS
 from topwork.novelty import novelty_beyond
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.reporting.writing import write_neighbours, write_page
+from topwork.resuming import begin, check_settings, stoppable, tuning_of
 from topwork.runfolder import (
     RECIPE,
     REPORT,
@@ -52,7 +52,6 @@ from topwork.runfolder import (
     writing,
 )
 from topwork.runimages import as_before
-from topwork.tuning.checkpoint import CHECKPOINT
 from topwork.watch import Silent, Watch
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def finetune(
     >>> finetune("run").verdict.sentence  # doctest: +SKIP
     '+5.2 points (95 % 3.1 to 7.3), 14 times the time: kept'
     """
-    with _stoppable(Path(run)):
+    with stoppable(Path(run)):
         return _finetune(Path(run), data, recipe, resume, watch or Silent())
 
 
@@ -118,6 +117,8 @@ def _finetune(
     clock, tuned_before = Clock(), (folder / FROZEN / DESCRIPTION).exists()
     frozen = Classifier.load(folder / FROZEN if tuned_before else folder)
     settings, report = _settings(folder, recipe or tuning_of(folder, resume=resume)), _report(folder)
+    if resume:
+        check_settings(folder / WORK, settings)
     dataset = data if isinstance(data, Dataset) else load(_source(folder, data, report))
     from topwork.tuning.tune import tune  # loads the framework: after what is quick to find wrong
     from topwork.tuning.verdict import judge
@@ -127,7 +128,7 @@ def _finetune(
             features = extract(dataset, frozen.backbone, store=store, progress=progress)
         features, splits = as_before(features, folder, frozen.classes, watch)
         before = score(frozen, features.part(splits.test)) if len(splits.test) else None
-        _begin(folder / WORK, settings, anew=not resume)
+        begin(folder / WORK, settings, anew=not resume)
         with clock.time("tune"), writing(folder, kinds=(OSError,)):
             tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
@@ -180,39 +181,6 @@ def check_framework() -> None:
     """Raises `MissingExtra` where nothing is installed to tune a network with."""
     if find_spec("keras") is None:
         raise MissingExtra("tuning a network", "finetune")
-
-
-def tuning_of(run: Path, *, resume: bool = False) -> FinetuneRecipe:
-    """How the network of a run is tuned where nothing else is asked for: as its recipe says, or, with `resume`, as
-    the tuning that was broken off was.
-
-    Raises:
-        InputError: it is no run, or its settings can't be read.
-    """
-    begun = run / WORK
-    return recipe_of(begun if resume and (begun / RECIPE).exists() else run).finetune
-
-
-@contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """Ctrl-C, but where a tuning takes it for its end: say how to go on."""
-    try:
-        yield
-    except Stopped:
-        how = f"topwork finetune {folder} --resume goes on from there"
-        if not (folder / WORK).exists():
-            how = f"{folder} is as it was, and its features are kept: topwork finetune {folder} tunes it"
-        raise Stopped(f"stopped; {how}") from None
-
-
-def _begin(work: Path, settings: Recipe, *, anew: bool) -> None:
-    """The folder for what is kept while it runs, with the settings to go on by."""
-    if anew:
-        shutil.rmtree(work, ignore_errors=True)
-    with writing(work.parent):
-        work.mkdir(exist_ok=True)
-        if not (work / CHECKPOINT).exists():  # else the settings are those of what is gone on with
-            (work / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
 
 
 def _settings(folder: Path, tuning: FinetuneRecipe) -> Recipe:
