@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from topwork.data.dataset import Dataset, Example, FileImage
+from topwork.watch import Silent
 
 SIZE_PX = 32  # the smallest input of a backbone, and so the quickest
 SHAPES = ("circle", "square", "stripes")
@@ -35,6 +36,16 @@ def shape(label: str, number: int, size_px: int = 48) -> Image.Image:
             draw.line((at, 0, at, size_px), fill=ink, width=3)
     noise = random.integers(-12, 13, (size_px, size_px, 3))
     return Image.fromarray((np.asarray(image, np.int64) + noise).clip(0, 255).astype(np.uint8))
+
+
+class Listener(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def write_shapes(root: Path, count: int, *, first: int = 0, labels: Sequence[str] = SHAPES) -> Path:

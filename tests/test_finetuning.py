@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photos import Topwork, finished, one_line, start, start_python, write_shapes
+from photos import Listener, Topwork, finished, one_line, start, start_python, write_shapes
 from topwork import Classifier, FinetuneRecipe, InputError, TopworkError, finetune
 from topwork import graph as graphs
 from topwork.backbone import TUNED
@@ -23,20 +23,11 @@ from topwork.runfolder import RECIPE, REPORT, WORK, check_folder
 from topwork.runimages import images_of
 from topwork.training import Run, train
 from topwork.tuning.cuts import cut_named, find_cuts, split_at
-from topwork.watch import Silent
 
 QUICK = FinetuneRecipe(
     mode="tail", cut="block13", epochs=3, views=2, batch=8, rate=1e-3, average=0.8, minutes=100
 )
 DEEP = dataclasses.replace(QUICK, cut="block3", epochs=8, views=4, batch=16, rate_decay=0.95, validation=0.3)
-
-
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -405,6 +396,7 @@ def test_advice_by_the_command(shapes: Path, call: Topwork) -> None:
     assert code == 0
     assert all(sentence in out for sentence in plain["sentences"][:1])
     one_line(call("advise", shapes / "none"), "none")
+    one_line(call("advise", shapes, "--group-by", "patient"), "patient")
 
 
 def test_auto_where_there_are_too_few_to_tell(recipe: Recipe, tmp_path: Path) -> None:

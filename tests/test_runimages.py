@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from photos import write_shapes
+from photos import Listener, write_shapes
 from topwork import load
 from topwork.backbone import Backbone
 from topwork.errors import InputError
@@ -21,14 +21,6 @@ from topwork.training import train
 from topwork.watch import Silent
 
 CLASSES = ("circle", "square", "stripes")
-
-
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from photos import Listener
 from topwork import graph as graphs
 from topwork.backbone import Backbone
 from topwork.data.sources import load
@@ -16,7 +17,6 @@ from topwork.tuning.cuts import Cut, cut_named, find_cuts, split_at
 from topwork.tuning.lesson import Lesson
 from topwork.tuning.sources import Pictures
 from topwork.tuning.trial import _before, _kept_choice, choose_cut
-from topwork.watch import Silent
 
 CUTS = tuple(Cut(f"b{i}", (8, 4, 4), 0, share, i) for i, share in enumerate((0.9, 0.7, 0.5, 0.4, 0.2, 0.1)))
 
@@ -58,14 +58,6 @@ def lesson(shapes: Path) -> Lesson:
         class_count=3,
         images="",
     )
-
-
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_a_trial_decides_and_is_remembered(

@@ -26,6 +26,10 @@ def advise(
     minutes: Annotated[
         float | None, typer.Option(help="What tuning may take, about; one epoch at least.")
     ] = None,
+    group_by: Annotated[str | None, typer.Option(help="What stays on one side, as for `train`.")] = None,
+    copies: Annotated[
+        bool | None, typer.Option(help="Whether to look for copies, and keep them apart, as for `train`.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +39,10 @@ def advise(
     from topwork.printing_advice import advice_json, advice_text
 
     settings = settings_of(
-        recipe, backbone={"handle": backbone, "size_px": size}, finetune={"minutes": minutes}
+        recipe,
+        backbone={"handle": backbone, "size_px": size},
+        split={"group_by": group_by, "copies": copies},
+        finetune={"minutes": minutes},
     )
     advice = run_advice(data, recipe=settings, watch=Console())
     print(advice_json(advice) if as_json else advice_text(advice))

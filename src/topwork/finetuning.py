@@ -96,11 +96,11 @@ def finetune(
         data: the same photos; None for where they were.
         recipe: the settings; None for the run's own, or with `resume` those of the tuning that was broken off.
             A mode of "head" or "auto" means "tail" here.
-        resume: go on with a tuning that was broken off, if it is the same; else it begins anew.
+        resume: go on with a tuning that was broken off, if there is one.
         watch: told of the progress.
 
     Raises:
-        InputError: no run, not its photos, or a wrong setting.
+        InputError: no run, not its photos, a wrong setting, or another than what is to be gone on with.
         TopworkError: the disk is full, or the network has an operator that can't be trained. The run is as it was.
         MissingExtra: no framework is installed.
 

@@ -105,7 +105,6 @@ def mcnemar(
     n, both = len(a), int((a & b).sum())
     only_a, only_b = int(a.sum()) - both, int(b.sum()) - both
     gains, _ = gains_of_groups(a.astype(np.int64) - b, np.ones(n), groups)
-    better, worse = int((gains > 0).sum()), int((gains < 0).sum())
     interval = _newcombe(both, only_a, only_b, n - both - only_a - only_b, confidence)
     if len(gains) < n:
         drawn = paired_bootstrap(b, a, groups=groups, confidence=confidence)
@@ -114,7 +113,7 @@ def mcnemar(
         n=n,
         only_a=only_a,
         only_b=only_b,
-        p_value=_sign_test(min(better, worse), better + worse),
+        p_value=sign_test(gains),
         difference=(only_a - only_b) / n,
         interval=interval,
     )
@@ -135,7 +134,13 @@ def _checked_pair(**pair: Bools) -> tuple[Bools, Bools]:
     return a, b
 
 
-def _sign_test(fewer: int, n: int) -> float:
+def sign_test(gains: Floats) -> float:
+    """The two-sided p-value of as many above 0, and as many below, by a fair coin; `gains` float (G,)."""
+    better, worse = int((gains > 0).sum()), int((gains < 0).sum())
+    return _binomial(min(better, worse), better + worse)
+
+
+def _binomial(fewer: int, n: int) -> float:
     """min(1, 2 P(X <= fewer)) for X ~ Binomial(n, 1/2)."""
     # From the largest term P(X = fewer) down, each is the one above it times i / (n - i + 1):
     # so no power or factorial overflows, however many the images.

@@ -90,7 +90,7 @@ def load_state(path: Path, *, digest: str) -> State | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError):
-        return None  # damaged: it begins anew
+        return None  # damaged
     history = tuple(Epoch(**epoch) for epoch in facts["history"])
     return State(epochs=facts["epochs"], step=facts["step"], history=history, **groups)
 

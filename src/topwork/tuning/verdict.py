@@ -13,8 +13,8 @@ from topwork.significance import (
     Interval,
     effective_size,
     gains_of_groups,
-    mcnemar,
     paired_bootstrap,
+    sign_test,
 )
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +29,7 @@ class Verdict:
 
     `before`, `after`: accuracies of the frozen and of the tuned classifier in 0..1, weighted by the images' weights;
     `gain` is their difference, `interval` its 95 % paired bootstrap interval, groups drawn whole. `p_value`: of
-    McNemar's exact test, unweighted; of the groups that gain or lose, where there are some. `smallest`: about the
+    McNemar's exact test, unweighted, of the groups that gain or lose. `smallest`: about the
     least gain that these images could have shown; above 1, none.
     `seconds_before`, `seconds_after`: what training the frozen one took, and the tuned one. `kept`: whether the
     tuned one is. `chosen_on`: the images that decided that: "test" for these, "validation" for others.
@@ -154,16 +154,18 @@ def judge(
     interval = paired_bootstrap(was, now, weights=weights, groups=groups, seed=seed)  # checks both
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     w = w / w.max()  # only ratios matter, and so no sum overflows
-    _, weighed = gains_of_groups(w, w, groups)
+    won = now.astype(np.int64) - was
+    _, weighed = gains_of_groups(won, w, groups)
+    gains, _ = gains_of_groups(won, np.ones(len(y)), groups)  # whole numbers, so that none is nearly 0
     accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
-    gain = float(np.average(now.astype(np.float64) - was, weights=w))
+    gain = float(np.average(won, weights=w))
     verdict = Verdict(
         n=len(y),
         before=accuracy[0],
         after=accuracy[1],
         gain=gain,
         interval=interval,
-        p_value=mcnemar(now, was, groups=groups).p_value,
+        p_value=sign_test(gains),
         smallest=max(gain - interval.low, FEWEST / effective_size(weighed)),
         seconds_before=seconds_before,
         seconds_after=seconds_after,
