@@ -219,6 +219,7 @@ def test_too_few_photos_to_choose_by(recipe: Recipe, tmp_path: Path) -> None:
     run = train(few, tmp_path / "run", recipe=recipe).path
     with pytest.raises(InputError, match="expected some images of each class to choose by while tuning; "):
         finetune(run, recipe=dataclasses.replace(QUICK, validation=0.01))
+    assert not (run / WORK).exists()  # nothing was begun that could be gone on with
 
 
 def test_the_whole_network_learns_too(frozen: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from topwork.neighbours import NEIGHBOURS
 from topwork.novelty import novelty_beyond
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.reporting.writing import write_neighbours, write_page
-from topwork.resuming import begin, check_settings, stoppable, tuning_of
+from topwork.resuming import check_settings, stoppable, tuning_of, working
 from topwork.runfolder import (
     RECIPE,
     REPORT,
@@ -128,8 +128,8 @@ def _finetune(
             features = extract(dataset, frozen.backbone, store=store, progress=progress)
         features, splits = as_before(features, folder, frozen.classes, watch)
         before = score(frozen, features.part(splits.test)) if len(splits.test) else None
-        begin(folder / WORK, settings, anew=not resume)
-        with clock.time("tune"), writing(folder, kinds=(OSError,)):
+        work = working(folder / WORK, settings, anew=not resume)
+        with work, clock.time("tune"), writing(folder, kinds=(OSError,)):
             tuned = tune(frozen, features, splits, settings, folder=folder / WORK, watch=watch)
     classifier, everything = tuned.classifier, features.dataset
     with open_store(classifier.backbone.facts) as store:

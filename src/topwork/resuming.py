@@ -47,11 +47,18 @@ def check_settings(work: Path, settings: Recipe) -> None:
         )
 
 
-def begin(work: Path, settings: Recipe, *, anew: bool) -> None:
-    """The folder for what is kept while it runs, with the settings to go on by."""
+@contextmanager
+def working(work: Path, settings: Recipe, *, anew: bool) -> Iterator[None]:
+    """The folder for what is kept while it runs, with the settings to go on by; gone again where those are wrong."""
     if anew:
         shutil.rmtree(work, ignore_errors=True)
     with writing(work.parent):
         work.mkdir(exist_ok=True)
         if not (work / CHECKPOINT).exists():  # else the settings are those of what is gone on with
             (work / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
+    try:
+        yield
+    except InputError:
+        if anew and not (work / CHECKPOINT).exists():
+            shutil.rmtree(work, ignore_errors=True)
+        raise
