@@ -24,6 +24,14 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_processor() -> Iterator[None]:
+    """In this process "auto" takes f32 on every processor. Tests of what it takes pretend otherwise themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("topwork.backbone.computes_in_bf16", lambda: False)
+        yield
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, for this test alone."""

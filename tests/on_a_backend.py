@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import openvino as ov
 
+from exact import in_f32
 from topwork.tuning.trainable import GraphLayer, patch
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +40,7 @@ def main(path: str) -> None:
 
 
 def run(graph: ov.Model, images: Array) -> Array:
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(graph)
     return np.concatenate([np.array(compiled([image[None]])[0]) for image in images])
 
 

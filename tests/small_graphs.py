@@ -9,6 +9,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from exact import in_f32
+
 Array = np.ndarray[Any, Any]
 Body = Callable[[Any], Any]
 COUNT = 3  # images in a batch: not what the graph is made for
@@ -42,7 +44,7 @@ def with_outputs(image: Any, *nodes: Any) -> ov.Model:
 
 def run_graph(graph: ov.Model, images: Array) -> Array:
     """By OpenVINO, one image at a time."""
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(graph)
     return np.concatenate([np.atleast_1d(compiled([image[None]])["features"]) for image in images])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from exact import in_f32
 from photos import finished, start_python, write_shapes
 from topwork.backbone import Backbone
 from topwork.data.dataset import Dataset
@@ -62,7 +63,7 @@ def test_they_are_what_the_prefix_gives_for_each_view(
     import hashlib
 
     found = store(photos, prefix, tmp_path / "a")
-    compiled = ov.Core().compile_model(prefix, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(prefix)
     rows, views = np.array([0, 7, 11, 7]), np.array([0, 2, 1, 0])
     activation, early = found.batch(rows, views)
     assert (activation.dtype, activation.shape) == (np.float16, (4, *cut.shape))

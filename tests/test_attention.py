@@ -10,6 +10,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
+from exact import in_f32
 from photos import SHAPES, shape, write_shapes
 from topwork import graph as graphs
 from topwork.attention import Looker, head_slope, overlay
@@ -79,7 +80,7 @@ def test_the_slope_is_that_of_central_differences(kind: str) -> None:
 def activation(pixels: Array) -> Array:
     """The last layer's places by the network as it was published, float64 (C, h, w)."""
     graph = load_module("efficientnet-lite0", size_px=PX).graph
-    return np.asarray(ov.Core().compile_model(graph, "CPU")(pixels[None])[LAST][0], np.float64)
+    return np.asarray(in_f32(graph)(pixels[None])[LAST][0], np.float64)
 
 
 def test_a_linear_head_says_of_a_place_what_it_would_say_of_it_alone(network: Backbone) -> None:

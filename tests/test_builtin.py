@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import make_oracle
+from exact import in_f32
 from topwork.errors import InputError, MissingExtra
 from topwork.hub import builtin
 
@@ -23,7 +24,7 @@ ORACLE = np.load(make_oracle.PATH, allow_pickle=False)
 def _run(handle: str, size_px: int) -> Any:
     """The network in float32, whatever else this processor could do."""
     graph = builtin.build(handle, size_px=size_px)
-    return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return in_f32(graph)
 
 
 @pytest.mark.parametrize(("handle", "size_px"), make_oracle.CASES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exact import in_f32
 from photos import SHAPES, SIZE_PX, shape
 from topwork.classifier import (
     CALIBRATION,
@@ -70,16 +71,13 @@ def test_the_graph_alone_gives_the_same_probabilities(
 ) -> None:
     import dataclasses
 
-    import openvino as ov
-
     from topwork.recipe import BackboneRecipe, HeadRecipe, Recipe
     from topwork.training import train
 
     recipe = Recipe(backbone=BackboneRecipe(size_px=SIZE_PX, precision="f32"), head=HeadRecipe(kind=kind))
     run = run if kind == "linear" else train(shapes, tmp_path / "run", recipe=recipe)
     assert dataclasses.asdict(run.fitted)["blocks"]
-    f32 = {"INFERENCE_PRECISION_HINT": "f32"}
-    graph = ov.Core().compile_model(run.path / GRAPH, "CPU", f32)
+    graph = in_f32(run.path / GRAPH)
     assert {name for out in graph.outputs for name in out.names} == {"probabilities", "features", "novelty"}
     examples = list(load(fresh))
     expected = rows(run.classifier.predict(str(fresh)))

@@ -11,6 +11,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from exact import in_f32
 from topwork.errors import InputError, MissingExtra, TopworkError
 from topwork.hub.applications import APPLICATIONS, prepare
 from topwork.hub.convert import (
@@ -43,7 +44,7 @@ def run(graph: Path, image: Any) -> Any:
         ov.Type.i32,
         ov.Type.i64,
     }  # weights are not rounded to float16
-    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image)[0]
+    return in_f32(model)(image)[0]
 
 
 def stirred(model: Any) -> Any:

@@ -10,6 +10,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
+from exact import in_f32
 from topwork import graph as graphs
 from topwork.backbone import Backbone, Block, load_backbone, retuned
 from topwork.errors import InputError, TopworkError
@@ -17,7 +18,7 @@ from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, join, only_la
 
 
 def run(graph: ov.Model, x: Any) -> Any:
-    return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)
+    return in_f32(graph)(x)
 
 
 def picture(side: int) -> Any:
@@ -165,4 +166,5 @@ def test_one_pixel_convolutions_as_products_give_the_same(backbone: Backbone) ->
     kinds = [step.kind for step in product.plan.steps]
     assert kinds.count("PointwiseConvolution") == 13
     assert "Convolution" not in kinds
-    np.testing.assert_allclose(product(x).numpy(), plain(x).numpy(), rtol=1e-4, atol=1e-5)
+    # Two orders of summation: each is off by float32's rounding at the scale of the activations, up to about 6.
+    np.testing.assert_allclose(product(x).numpy(), plain(x).numpy(), rtol=1e-4, atol=1e-3)

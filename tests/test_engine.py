@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from photos import finished, start_python
-from topwork.backbone import Backbone, load_backbone, resolve_precision
+from topwork.backbone import Backbone, computes_in_bf16, load_backbone
 from topwork.engine import AHEAD, Engine, core_count, stream
 
 SIDE = 64
-PRECISIONS = ["f32"] + ["bf16"] * (resolve_precision("auto") == "bf16")
+PRECISIONS = ["f32"] + ["bf16"] * computes_in_bf16()
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)

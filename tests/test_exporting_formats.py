@@ -15,6 +15,7 @@ import pytest
 from openvino import opset13 as op
 from PIL import Image
 
+from exact import in_f32
 from photos import SHAPES, Topwork, one_line
 from topwork.data.sources import load
 from topwork.errors import InputError, MissingExtra, TopworkError
@@ -48,9 +49,7 @@ def _echo() -> ov.Model:
 @pytest.mark.parametrize("fit", ["stretch", "crop"])
 def test_the_resizer_is_pillows(fit: str) -> None:
     facts = dataclasses.replace(FACTS, fit=fit)
-    compiled = ov.Core().compile_model(
-        with_resizer(_echo(), facts), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    compiled = in_f32(with_resizer(_echo(), facts))
     of_tensorflow = resizer(facts)
     height, width = facts.size_px
     for size in ((56, 48), (48, 56), (30, 200), (300, 301), (7, 5), (1, 1), (411, 97)):
@@ -84,7 +83,7 @@ def test_openvino_says_what_the_run_says(run: Run, tmp_path: Path, precision: st
     assert openvino_file.read_contents(exported.path) == contents_of(
         run.classifier, precision=precision, input="sized"
     )
-    answers = ov.Core().compile_model(model, "CPU")(np.zeros((1, 32, 32, 3), np.uint8))
+    answers = in_f32(model)(np.zeros((1, 32, 32, 3), np.uint8))
     assert answers["probabilities"].sum() == pytest.approx(1, abs=1e-5)
     assert answers["novelty"].shape == (1, 1)
 

@@ -12,6 +12,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
+from exact import in_f32
 from topwork.errors import InputError
 from topwork.graph import attach, average_views, digest, pool, without_head
 from topwork.heads.head import Head, Layer
@@ -54,7 +55,7 @@ def _features(**options: Any) -> ov.Model:
 
 
 def _run(graph: ov.Model, picture: Array) -> dict[str, Array]:
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(graph)
     found = compiled([picture[None]])
     return {output.get_any_name(): found[output][0].copy() for output in compiled.outputs}
 

@@ -11,6 +11,7 @@ import pytest
 from openvino import opset13 as op
 from sklearn.metrics.pairwise import rbf_kernel
 
+from exact import in_f32
 from topwork.errors import InputError
 from topwork.graph import attach
 from topwork.heads import kernel
@@ -167,7 +168,7 @@ def test_in_a_graph_it_gives_the_same() -> None:
     passed = op.add(given, op.constant(np.zeros((1, 10), np.float32)))
     passed.output(0).set_names({"features"})
     whole = attach(ov.Model([passed.output(0)], [given]), head, np.arange(10))
-    compiled = ov.Core().compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(whole)
     found = np.concatenate([compiled([row[None]])["probabilities"].copy() for row in x])
     np.testing.assert_allclose(found, head.probabilities(x), atol=1e-4)
 

@@ -13,6 +13,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
+from exact import in_f32
 from one_network import SIDE_PX, WIDTH, make_network
 from photos import write_shapes
 from topwork.backbone import LAST, LAST_ROOTED, Backbone, load_backbone
@@ -241,7 +242,7 @@ def test_each_range_is_the_arithmetic_that_keras_has(
     }[range]()
     if shape[1] == 3:
         x = x.transpose(0, 3, 1, 2)
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(path)
     np.testing.assert_allclose(found, compiled([x.astype(np.float32)])[0], rtol=1e-4, atol=1e-4)
 
 
@@ -292,7 +293,7 @@ def test_a_network_of_bytes_takes_them_as_they_are(tmp_path: Path, picture: Arra
     )
     module = load_module(path)
     assert (module.pixels.range, module.pixels.how) == ("0..255", "stated")
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(path)
     expected = compiled([picture])[0]
     np.testing.assert_allclose(_features(load_backbone(path, precision="f32"), picture), expected, rtol=1e-5)
 

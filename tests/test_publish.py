@@ -16,6 +16,7 @@ import tensorflow as tf
 from openvino import opset13 as op
 
 import topwork
+from exact import in_f32
 from topwork.errors import InputError, TopworkError
 from topwork.graph import average_views, pool
 from topwork.hub.builtin import build
@@ -65,7 +66,7 @@ def _as_floats(pictures: Array) -> Array:
 
 def _features(graph: ov.Model | Path, pictures: Array) -> Array:
     """By OpenVINO, one by one."""
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(graph)
     return np.concatenate([compiled(picture[None])[0] for picture in pictures])
 
 
@@ -111,7 +112,7 @@ def test_openvino_reads_it_back(views: Any, published: Path, tmp_path: Path) -> 
         folder = publish_backbone(_network(views=views), tmp_path / views, size_px=SIDE)
     expected = _features(_network(views=views), _pictures())
     assert _gap(_features(folder, _as_floats(_pictures())), expected) < RTOL
-    together = ov.Core().compile_model(folder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    together = in_f32(folder)
     assert _gap(together(_as_floats(_pictures()))[0], expected) < RTOL  # a batch: images don't mix
     if views != "one":
         assert _gap(expected, _features(_network(), _pictures())) > 0.01
@@ -278,7 +279,7 @@ def test_a_network_that_takes_rounding_far_is_published(
 ) -> None:
     _saved_with(1 + 1e-6, monkeypatch)
     publish_backbone(_network(steep=True), tmp_path / "m", size_px=SIDE)
-    compiled = ov.Core().compile_model(tmp_path / "m", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(tmp_path / "m")
     found = compiled([_as_floats(_pictures()[:1])])[0]
     expected = _features(_network(steep=True), _pictures()[:1])
     assert np.linalg.norm(found - expected) > topwork.publish.AGREEMENT * np.linalg.norm(expected)

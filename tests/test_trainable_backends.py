@@ -16,6 +16,8 @@ import openvino as ov
 import pytest
 from openvino import opset13 as op
 
+from exact import in_f32
+
 HERE = Path(__file__).parent
 BACKENDS = ("tensorflow", "jax", "torch")
 Array = np.ndarray[Any, Any]
@@ -155,7 +157,7 @@ def test_einsum(equation: str, first: tuple[int, ...], second: tuple[int, ...], 
     ]
     graph = ov.Model([op.einsum(operands, equation)], [image], "einsum")
     images = np.random.default_rng(2).normal(size=(3, 4, 3, 5)).astype(np.float32)
-    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = in_f32(graph)
     wanted = np.concatenate([np.array(compiled([some[None]])[0]) for some in images])
     layer = GraphLayer(graph)
     found = np.asarray(layer(images))

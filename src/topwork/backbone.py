@@ -178,9 +178,14 @@ def resolve_precision(precision: Precision) -> Precision:
         raise InputError(one_of(precision, get_args(Precision), what="precision"))
     if precision != "auto":
         return precision
+    return "bf16" if computes_in_bf16() else "f32"
+
+
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bf16; OpenVINO runs a graph in f32 where it has none."""
     import openvino as ov
 
-    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision) -> str:
