@@ -7,7 +7,7 @@ Each pair of data set and network gives one JSON row in `work`/advice.jsonl: evi
 on the test part before and after `topwork finetune`, which tunes the tail. Rows that are there are not measured
 again. What tuning gives is the measured gain where validation images kept the tuned network, and nothing where they
 kept the frozen one: that is what a run ends with. The rule is fitted to all data sets but one and judged on that
-one, for each in turn; last, the rule fitted to all is printed, to be copied into topwork.forecasting.
+one, for each in turn; last, the rule fitted to all is printed, to be copied into topwork.tuning.advice.forecast.
 benchmarks/advice_data.py has the data.
 """
 
@@ -25,14 +25,15 @@ import numpy as np
 
 from advice_data import DATASETS, LIMIT, named, write_dataset
 from elpv_tuned import held_row
-from topwork.advice import advise, predict
-from topwork.evidence import Evidence, Probe
-from topwork.finetuning import finetune
-from topwork.forecasting import Rule, Signals, signals
-from topwork.learning_curve import LearningCurve
+from topwork.evaluation.learning_curve import LearningCurve
+from topwork.evaluation.significance import Interval
+from topwork.jobs.advise import advise
+from topwork.jobs.finetune import finetune
+from topwork.jobs.train import train
 from topwork.recipe import BackboneRecipe, FinetuneRecipe, Recipe
-from topwork.significance import Interval
-from topwork.training import train
+from topwork.tuning.advice.advice import predict
+from topwork.tuning.advice.evidence import Evidence, Probe
+from topwork.tuning.advice.forecast import Rule, Signals, signals
 
 BACKBONES = (("efficientnet-lite0", 128), ("efficientnet-lite2", 160))
 PRIOR = Rule()

@@ -25,19 +25,19 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from advice_data import write_dataset
-from topwork.auditing import audit
-from topwork.backbone import LAST, load_backbone
-from topwork.checks.duplicates import confirmed_pairs
-from topwork.checks.inspection import unseen_probabilities
+from topwork.backbones.backbone import LAST, load_backbone
+from topwork.backbones.engine import Engine
+from topwork.checks.copies import confirmed_pairs
+from topwork.checks.inspect import unseen_probabilities
 from topwork.checks.labels import doubted_labels
 from topwork.checks.looks import LOOKED_PX, measured, unpacked
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.engine import Engine
-from topwork.features import extract, open_store
-from topwork.images import decode, size_of
+from topwork.evaluation.significance import mcnemar, paired_bootstrap, wilson
+from topwork.features.extract import extract, open_store
+from topwork.images.decode import decode, size_of
+from topwork.jobs.audit import audit
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.significance import mcnemar, paired_bootstrap, wilson
 
 PARTS = ("copies", "labels", "intervals", "speed")
 PICTURES = ("elpv-mono", "emoji-categories", "textures")

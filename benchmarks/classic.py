@@ -30,8 +30,8 @@ from typing import Any
 from classic_env import make_environment, run
 from classic_module import check_module, make_module
 from elpv import FOLDER, write_elpv
-from topwork.engine import core_count
-from topwork.significance import wilson
+from topwork.evaluation.significance import wilson
+from topwork.parallel import core_count
 
 WORK = Path(__file__).parent / "work"
 PROGRAM = Path(__file__).with_name("classic_program.py")

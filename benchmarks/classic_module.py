@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from classic_env import run
-from topwork.backbone import LAST, load_backbone
-from topwork.engine import Engine
-from topwork.hub.builtin import BATCH_NORM_EPSILON, LITES, PIXEL_MEAN, PIXEL_SCALE, STAGES
-from topwork.hub.weights import load_weights
-from topwork.images import decode
+from topwork.backbones.backbone import LAST, load_backbone
+from topwork.backbones.efficientnet_lite import BATCH_NORM_EPSILON, LITES, PIXEL_MEAN, PIXEL_SCALE, STAGES
+from topwork.backbones.engine import Engine
+from topwork.backbones.torch_weights import load_weights
+from topwork.images.decode import decode
 
 HANDLE = "efficientnet-lite0"
 SCRIPT = Path(__file__).with_name("classic_savedmodel.py")

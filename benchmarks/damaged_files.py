@@ -25,9 +25,9 @@ from PIL import Image
 
 from advice_data import write_dataset
 from audit_faults import on_white
-from topwork.auditing import audit
 from topwork.data.sources import load
-from topwork.images import decode
+from topwork.images.decode import decode
+from topwork.jobs.audit import audit
 from topwork.recipe import BackboneRecipe, Recipe
 
 WHOLE, OF_EACH = 300, 5

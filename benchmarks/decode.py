@@ -1,4 +1,4 @@
-"""How fast `topwork.images.decode` is, against Pillow's full pipeline and simplejpeg; its shortcut's cost.
+"""How fast `topwork.images.decode.decode` is, against Pillow's full pipeline and simplejpeg; its shortcut's cost.
 
     python benchmarks/decode.py [--repeats 9] [--json | --features]
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topwork.images import OVERSAMPLE, decode
+from topwork.images.decode import OVERSAMPLE, decode
 
 Pixels = NDArray[np.uint8]
 
@@ -124,8 +124,8 @@ def measure(width: int, height: int, count: int, repeats: int) -> list[dict[str,
 
 def compare_features(width: int, height: int) -> None:
     """How far features move by decoding at reduced scale, and by another JPEG quality."""
-    from topwork.backbone import LAST, load_backbone
-    from topwork.engine import Engine
+    from topwork.backbones.backbone import LAST, load_backbone
+    from topwork.backbones.engine import Engine
 
     backbone = load_backbone("efficientnet-lite0")
     infer = Engine(backbone)

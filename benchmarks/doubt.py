@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 
 from advice_data import write_dataset
-from topwork.backbone import LAST, load_backbone
-from topwork.checking import calibrate
-from topwork.classifier import Classifier
-from topwork.data.grouping import group_numbers
+from topwork.backbones.backbone import LAST, load_backbone
+from topwork.classifiers.calibrate import calibrate
+from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.novelty import Novelty
+from topwork.data.groups import group_numbers
 from topwork.data.sources import load
 from topwork.data.split import Splits, folds
-from topwork.features import Features, extract, open_store
-from topwork.heads.fitting import fit_head
-from topwork.metrics import auroc, calibration_bins, expected_calibration_error
-from topwork.novelty import Novelty
+from topwork.evaluation.metrics import auroc, calibration_bins, expected_calibration_error
+from topwork.evaluation.significance import wilson
+from topwork.features.extract import Features, extract, open_store
+from topwork.heads.fit import fit_head
+from topwork.progress import Silent
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.significance import wilson
-from topwork.watch import Silent
 
 JUDGED = ("elpv-mono", "digits", "textures", "emoji-animals", "letters")
 PARTS, DRAWS, COVERAGE = 4, 2000, 0.9

@@ -19,16 +19,17 @@ import tempfile
 from pathlib import Path
 
 from elpv_tuned import by_level, scores
-from topwork.backbone import load_backbone
-from topwork.classifier import Classifier, score
-from topwork.console import Console
+from topwork.backbones.backbone import load_backbone
+from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.score import score
+from topwork.cli.console import Console
+from topwork.cli.demo import load_cells, split_cells
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits
-from topwork.demo import load_cells, split_cells
-from topwork.features import extract, open_store
-from topwork.heads.fitting import fit_head
+from topwork.features.extract import extract, open_store
+from topwork.heads.fit import fit_head
+from topwork.progress import Silent
 from topwork.recipe import HeadRecipe, Recipe
-from topwork.watch import Silent
 
 
 def main() -> None:

@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from topwork.classifier import Scored
-from topwork.console import Console
+from topwork.classifiers.score import Scored
+from topwork.cli.console import Console
+from topwork.cli.demo import DEFECTIVE, FUNCTIONAL, load_cells, split_cells
 from topwork.data.dataset import Dataset, Example
-from topwork.demo import DEFECTIVE, FUNCTIONAL, load_cells, split_cells
+from topwork.jobs.train import train
 from topwork.recipe import AugmentRecipe, BackboneRecipe, FinetuneRecipe, Recipe, SplitRecipe
-from topwork.training import train
 
 LEVELS = ("0.00", "0.33", "0.67", "1.00")  # how likely a cell is defective
 TESTED, LEARNT = 0.25, 0.75  # shares of a split

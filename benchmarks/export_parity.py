@@ -30,21 +30,21 @@ from typing import Any
 import numpy as np
 
 from keras_applications import stir
-from topwork.backbone import LAST
-from topwork.classifier import DESCRIPTION, Classifier
+from topwork.backbones.backbone import LAST
+from topwork.backbones.efficientnet_lite import build
+from topwork.backbones.engine import Engine
+from topwork.classifiers.classifier import DESCRIPTION, Classifier
+from topwork.cli.demo import load_cells, split_cells
 from topwork.data.dataset import Dataset, Example
-from topwork.demo import load_cells, split_cells
-from topwork.engine import Engine
 from topwork.errors import TopworkError
-from topwork.exporting import PARITY, export
+from topwork.evaluation.significance import mcnemar
 from topwork.exports.formats import code_of, format_of
-from topwork.exports.onnx_file import convert
-from topwork.exports.pictures import whole_pixels
-from topwork.hub.builtin import build
-from topwork.images import decode
+from topwork.exports.onnx.file import convert
+from topwork.exports.photos import whole_pixels
+from topwork.images.decode import decode
+from topwork.jobs.export import PARITY, export
+from topwork.jobs.train import train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.significance import mcnemar
-from topwork.training import train
 
 NETWORKS = ("builtin", "savedmodel", "onnx")
 PLAIN = ("openvino", "onnx", "savedmodel", "litert", "keras")

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from topwork.backbone import load_backbone
+from topwork.backbones.backbone import load_backbone
+from topwork.backbones.engine import Engine
 from topwork.data.sources import load_images
-from topwork.engine import Engine, core_count, stream
-from topwork.features import extract
-from topwork.images import decode
-from topwork.store import Store
+from topwork.features.extract import extract
+from topwork.features.store import Store
+from topwork.images.decode import decode
+from topwork.parallel import core_count, stream
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def main() -> None:
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     import keras
 
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def _preprocess(name: str) -> Callable[[Array], Array]:
 def _converted(name: str) -> Any:
     import openvino as ov
 
-    from topwork.hub.convert import convert_application
+    from topwork.backbones.conversion.convert import convert_application
 
     with tempfile.TemporaryDirectory() as folder:
         made = convert_application(name, folder, size_px=SIZE_PX, weights=None)
@@ -131,8 +131,8 @@ def _lite_published() -> Any:
 
 
 def _lite_graph() -> Any:
-    from topwork.graph import pool
-    from topwork.hub.builtin import build
+    from topwork.backbones.efficientnet_lite import build
+    from topwork.graphs.features import pool
 
     return pool(build("efficientnet-lite0", size_px=SIZE_PX), ["last"])
 

@@ -4,7 +4,7 @@
         [--jax PYTHON] [--torch PYTHON]
 
 One network at a time, each step in a process of its own. Random weights, stirred as in `keras_applications.py`, are
-converted to a graph; a fresh process imports it with `topwork.tuning.trainable.GraphLayer` and compares
+converted to a graph; a fresh process imports it with `topwork.graphs.trainable.layer.GraphLayer` and compares
 
 - what the layer gives for two pictures, float32, with what OpenVINO gives for each, float32;
 - its gradient with central differences, in float64, so that they are good to many digits. The loss is a fixed random
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from keras_applications import SEED, installed, picture, stir
-from topwork.hub.applications import APPLICATIONS
+from topwork.backbones.conversion.applications import APPLICATIONS
 
 SIDE_PX = 96  # enough for three pixels or more before the last average
 # But in these, whose convolutions without a border leave one of 96: their last batch norms' statistics would be of a
@@ -117,7 +117,7 @@ def convert(name: str, folder: str) -> dict[str, Any]:
     """Writes `graph.xml`; on TensorFlow."""
     import keras
 
-    from topwork.hub.convert import convert_application
+    from topwork.backbones.conversion.convert import convert_application
 
     size_px = max(LARGER_PX.get(name, SIDE_PX), APPLICATIONS[name].smallest_px)
     random = np.random.default_rng(SEED)
@@ -158,7 +158,7 @@ def check(folder: Path) -> dict[str, Any]:
     """The graph in the folder, by Keras' backend of this process."""
     import openvino as ov
 
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     began = time.perf_counter()
     core = ov.Core()

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from topwork.backbones.conversion.applications import APPLICATIONS
+from topwork.backbones.conversion.convert import convert_application
 from topwork.errors import TopworkError
-from topwork.hub.applications import APPLICATIONS
-from topwork.hub.convert import convert_application
 
 SEED = 0
 ALLOWED = 1e-3

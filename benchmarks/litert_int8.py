@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from topwork.classifier import Classifier
+from topwork.backbones.conversion.tracing import keras_plainly
+from topwork.classifiers.classifier import Classifier
+from topwork.cli.demo import load_cells, split_cells
 from topwork.data.dataset import Dataset, Example
-from topwork.demo import load_cells, split_cells
-from topwork.exporting import whole_graph
-from topwork.hub.tracing import keras_plainly
-from topwork.images import decode
-from topwork.significance import mcnemar
+from topwork.evaluation.significance import mcnemar
+from topwork.images.decode import decode
+from topwork.jobs.export import whole_graph
 
 CALIBRATING = 100
 Array = np.ndarray[Any, Any]
@@ -82,7 +82,7 @@ def converted(graph: ov.Model, output: str, calibrating: list[Array] | None) -> 
     with keras_plainly("converting"):
         import tensorflow as tf
 
-        from topwork.tuning.trainable import GraphLayer
+        from topwork.graphs.trainable.layer import GraphLayer
 
         layer = GraphLayer(graph, output=output, dtype="float32")
         module = tf.Module()

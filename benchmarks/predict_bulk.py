@@ -38,7 +38,7 @@ def counted(*given, **named):
     add(*given, **named)
     counter[:] = struct.pack("<q", struct.unpack("<q", counter[:])[0] + 1)
 rowfile.Rows.add = counted
-from topwork.cli import main
+from topwork.cli.main import main
 main()
 """
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from topwork.classifier import Classifier
-from topwork.engine import compile_model, core_count
+from topwork.classifiers.classifier import Classifier
+from topwork.graphs.compile import compile_model
+from topwork.parallel import core_count
 
 BATCHES = (1, 2, 4, 8, 16)
 

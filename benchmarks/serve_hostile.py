@@ -28,7 +28,7 @@ from PIL import Image
 
 from serve_load import cpu_s, memory_mb, photos, start, stop
 from topwork.errors import ImageError
-from topwork.images import decode
+from topwork.images.decode import decode
 
 AT_ONCE, TIMEOUT_S = 20, 2
 LOCAL = "Host: localhost\r\nConnection: close\r\n"

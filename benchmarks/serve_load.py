@@ -34,7 +34,7 @@ FILES, SIDE, SMALL_SIDE = 256, 300, 96
 CONNECTIONS = (1, 8, 32, 128)
 ENGINE = """
 import sys, time
-from topwork.classifier import Classifier
+from topwork.classifiers.classifier import Classifier
 c = Classifier.load(sys.argv[1])
 for line in sys.stdin:
     n, began, cpu = 0, time.perf_counter(), time.process_time()

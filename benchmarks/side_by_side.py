@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from advice_data import write_dataset
-from topwork.significance import paired_bootstrap
+from topwork.evaluation.significance import paired_bootstrap
 
 HERE = Path(__file__).parent
 VALIDATION, SIZE_PX = 0.15, 224

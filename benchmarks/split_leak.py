@@ -23,19 +23,19 @@ import numpy as np
 
 from advice_data import LIMIT, _emoji, write_dataset
 from audit_faults import changes, on_white
-from topwork.backbone import load_backbone
-from topwork.checking import check
+from topwork.backbones.backbone import load_backbone
+from topwork.checks.groups import check
+from topwork.cli.demo import load_cells
 from topwork.data.dataset import Dataset, Example, FileImage
-from topwork.data.grouping import with_groups
+from topwork.data.groups import with_groups
 from topwork.data.sources import load
 from topwork.data.split import split, splits_of
-from topwork.demo import load_cells
-from topwork.features import Features, extract, open_store
-from topwork.heads.fitting import fit_head
+from topwork.evaluation.significance import Interval, wilson
+from topwork.features.extract import Features, extract, open_store
+from topwork.features.store import Store
+from topwork.heads.fit import fit_head
+from topwork.progress import Silent
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.significance import Interval, wilson
-from topwork.store import Store
-from topwork.watch import Silent
 
 COPIED, APART, NOISE = 1000, 0.25, 0.2
 CHANGES = (

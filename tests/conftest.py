@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from photos import SIZE_PX, Told, write_shapes
-from topwork.backbone import Backbone, load_backbone
-from topwork.cli import main
+from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.cli.main import main
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.training import Run, train
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +28,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def plain_processor() -> Iterator[None]:
     """In this process "auto" takes f32 on every processor. Tests of what it takes pretend otherwise themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topwork.backbone.computes_in_bf16", lambda: False)
+        patch.setattr("topwork.backbones.backbone.computes_in_bf16", lambda: False)
         yield
 
 

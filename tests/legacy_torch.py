@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from topwork.backbones.torch_weights import MAGIC, load_weights
 from topwork.errors import InputError
-from topwork.hub.weights import MAGIC, load_weights
 
 WORDS = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 ORDERED = b"ccollections\nOrderedDict\n"

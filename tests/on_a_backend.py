@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 
 from exact import in_f32
-from topwork.tuning.trainable import GraphLayer, patch
+from topwork.graphs.trainable.layer import GraphLayer, patch
 
 Array = np.ndarray[Any, Any]
 numbers = keras.ops.convert_to_numpy

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from topwork.data.dataset import Dataset, Example, FileImage
-from topwork.watch import Silent
+from topwork.progress import Silent
 
 SIZE_PX = 32  # the smallest input of a backbone, and so the quickest
 SHAPES = ("circle", "square", "stripes")
@@ -80,7 +80,7 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
     """Start `topwork ARGUMENTS` in a process of its own; `before` is Python that runs first."""
-    return start_python(f"{before}\nfrom topwork.cli import main\nmain()", *arguments)
+    return start_python(f"{before}\nfrom topwork.cli.main import main\nmain()", *arguments)
 
 
 def finished(process: subprocess.Popen[str]) -> Told:

@@ -59,7 +59,7 @@ def serving(*arguments: object, token: str | None = None) -> Iterator[Server]:
         [
             sys.executable,
             "-c",
-            "from topwork.cli import main; main()",
+            "from topwork.cli.main import main; main()",
             "serve",
             "--port",
             "0",

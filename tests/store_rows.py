@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.store import Store
+from topwork.features.store import Store
 
 FINGERPRINT = "c0ffee0123456789"
 NAME = f"{FINGERPRINT}.sqlite"

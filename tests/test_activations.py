@@ -15,15 +15,15 @@ import pytest
 
 from exact import in_f32
 from photos import finished, start_python, write_shapes
-from topwork.backbone import Backbone
+from topwork.backbones.backbone import Backbone
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.errors import InputError, TopworkError
-from topwork.images import decode
+from topwork.graphs.cuts import Cut, find_cuts, split_at
+from topwork.images.augment import view
+from topwork.images.decode import decode
 from topwork.recipe import AugmentRecipe
 from topwork.tuning.activations import Activations, store_activations
-from topwork.tuning.augment import view
-from topwork.tuning.cuts import Cut, find_cuts, split_at
 
 AUGMENT = AugmentRecipe(flips="both", crop=0.8)
 
@@ -149,12 +149,12 @@ def test_values_too_large_for_half_precision(photos: Dataset, tmp_path: Path) ->
 PROGRAM = """
 import sys
 from pathlib import Path
-from topwork.backbone import load_backbone
+from topwork.backbones.backbone import load_backbone
 from topwork.data.sources import load
 from topwork.errors import TopworkError
 from topwork.recipe import AugmentRecipe
 from topwork.tuning import activations
-from topwork.tuning.cuts import find_cuts, split_at
+from topwork.graphs.cuts import find_cuts, split_at
 
 photos, folder, sync, limit = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 activations.SYNC_S = sync

@@ -16,22 +16,23 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from photos import SHAPES, write_shapes
-from topwork.advice import Advice, advise, measure_speed, predict
-from topwork.backbone import Backbone
-from topwork.checking import check
+from topwork.backbones.backbone import Backbone
+from topwork.checks.groups import check
+from topwork.cli.text.advice import advice_json, advice_text
 from topwork.data.dataset import Dataset, FileImage
 from topwork.data.sources import load
 from topwork.data.split import splits_of
 from topwork.errors import InputError, TopworkError
-from topwork.evidence import STEPS, Evidence, Probe, evidence
-from topwork.features import Features, extract, open_store
-from topwork.forecasting import Costs, Rule, choose, forecast, is_unlike, predicted_share, signals
-from topwork.geometry import class_separation, neighbour_share
-from topwork.learning_curve import LearningCurve, fit_curve
-from topwork.printing_advice import advice_json, advice_text
+from topwork.evaluation.learning_curve import LearningCurve, fit_curve
+from topwork.evaluation.significance import Interval
+from topwork.features.extract import Features, extract, open_store
+from topwork.jobs.advise import advise, measure_speed
+from topwork.jobs.train import train
 from topwork.recipe import FinetuneRecipe, Recipe, SplitRecipe
-from topwork.significance import Interval
-from topwork.training import train
+from topwork.tuning.advice.advice import Advice, predict
+from topwork.tuning.advice.evidence import STEPS, Evidence, Probe, evidence
+from topwork.tuning.advice.forecast import Costs, Rule, choose, forecast, is_unlike, predicted_share, signals
+from topwork.tuning.advice.geometry import class_separation, neighbour_share
 
 
 def seen(**changes: object) -> Evidence:
@@ -120,8 +121,8 @@ def test_labels_by_chance_have_no_accuracy(features: Features, recipe: Recipe) -
 
 
 def test_a_large_set_is_sampled(features: Features, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topwork.evidence.LIMIT", 30)
-    monkeypatch.setattr("topwork.evidence.PROBE_LIMIT", 20)
+    monkeypatch.setattr("topwork.tuning.advice.evidence.LIMIT", 30)
+    monkeypatch.setattr("topwork.tuning.advice.evidence.PROBE_LIMIT", 20)
     done: list[int] = []
     found = evidence(features, splits_of(features.dataset), recipe, progress=done.append)
     assert (found.images, found.probed, found.smallest_class) == (48, 30, 16)

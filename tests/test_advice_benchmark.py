@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from topwork.data.sources import load
-from topwork.forecasting import Rule
+from topwork.tuning.advice.forecast import Rule
 
 
 @pytest.fixture

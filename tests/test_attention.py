@@ -12,16 +12,17 @@ from openvino import opset13 as op
 
 from exact import in_f32
 from photos import SHAPES, shape, write_shapes
-from topwork import graph as graphs
-from topwork.attention import Looker, head_slope, overlay
-from topwork.backbone import LAST, LAST_ROOTED, Backbone, BackboneFacts, Block, load_backbone
-from topwork.classifier import Classifier
-from topwork.engine import Engine
+from topwork.backbones.backbone import LAST, LAST_ROOTED, Backbone, BackboneFacts, load_backbone
+from topwork.backbones.engine import Engine
+from topwork.backbones.module import load_module
+from topwork.classifiers.attention import Looker, head_slope, overlay
+from topwork.classifiers.classifier import Classifier
 from topwork.errors import InputError, TopworkError
+from topwork.graphs import features as graphs
+from topwork.graphs.features import Block
 from topwork.heads.head import Head, Layer
-from topwork.hub.module import load_module
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe, Views
-from topwork.training import Run, train
 
 PX = 96  # the last layer is then 3 x 3 places
 Array = np.ndarray[Any, np.dtype[Any]]

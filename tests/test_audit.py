@@ -16,22 +16,22 @@ from sklearn.svm import SVC
 
 from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
 from test_copies import encoded, scene
-from topwork.auditing import audit
 from topwork.checks.findings import KINDS, Audit
 from topwork.checks.fixes import apply_fixes
-from topwork.checks.inspection import MANY, threads
+from topwork.checks.inspect import MANY, threads
 from topwork.checks.labels import doubted_labels
 from topwork.checks.looks import LOOKED_PX, measured, unpacked
-from topwork.checks.pictures import neighbour_distance, odd_pictures, outliers
-from topwork.data.grouping import group_by_pattern, joined
+from topwork.checks.oddities import neighbour_distance, odd_pictures, outliers
+from topwork.data.groups import group_by_pattern, joined
 from topwork.data.sources import load
 from topwork.data.split import split
-from topwork.engine import core_count
 from topwork.errors import InputError
 from topwork.heads.head import softmax
-from topwork.images import decode
+from topwork.images.decode import decode
+from topwork.jobs.audit import audit
+from topwork.jobs.train import train
+from topwork.parallel import core_count
 from topwork.recipe import Recipe
-from topwork.training import train
 
 Folder = dict[Path, bytes]
 

@@ -13,14 +13,14 @@ from PIL import Image
 
 from browser import Browser, start_browser
 from photos import shape, write_shapes
-from topwork.auditing import audit
 from topwork.checks.findings import KINDS, Audit, Finding
 from topwork.data.dataset import Dataset, Example, FileImage
+from topwork.jobs.audit import audit
+from topwork.progress import Silent
 from topwork.recipe import Recipe
-from topwork.reporting import audit_page
-from topwork.reporting.audit_page import render_audit, write_audit_page
-from topwork.reporting.content import finding_groups
-from topwork.watch import Silent
+from topwork.runs.report import audit_page
+from topwork.runs.report.audit_page import render_audit, write_audit_page
+from topwork.runs.report.content import finding_groups
 
 HOSTILE = "</script><script>window.caught=1</script>\"'><img src=x onerror=window.caught=1>\u202ertl"
 

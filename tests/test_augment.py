@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from topwork.errors import InputError
+from topwork.images.augment import ASPECT, GREY, _box, _coloured, augment, exact_views, view
 from topwork.recipe import AugmentRecipe
-from topwork.tuning.augment import ASPECT, GREY, _box, _coloured, augment, exact_views, view
 
 PLAIN = AugmentRecipe(flips="none")
 ALL = AugmentRecipe(flips="both", turns=True)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, finished, start_python
-from topwork.backbone import LAST, Backbone, BackboneFacts, load_backbone, resolve_precision
-from topwork.engine import Engine
+from topwork.backbones import efficientnet_lite as builtin
+from topwork.backbones.backbone import LAST, Backbone, BackboneFacts, load_backbone, resolve_precision
+from topwork.backbones.engine import Engine
 from topwork.errors import InputError, MissingExtra
-from topwork.hub import builtin
 
 
 def facts(**options: object) -> BackboneFacts:
@@ -118,13 +118,13 @@ def test_the_fingerprint_tells_all_that_features_depend_on(monkeypatch: pytest.M
     fingerprints = [facts(**change).fingerprint for change in changes]
     assert len(set(fingerprints)) == len(changes)
     assert facts().fingerprint == fingerprints[0]
-    monkeypatch.setattr("topwork.backbone.DECODER", "another way to decode")
+    monkeypatch.setattr("topwork.backbones.backbone.DECODER", "another way to decode")
     assert facts().fingerprint not in fingerprints
 
 
 def test_the_fingerprint_is_the_same_in_every_process(backbone: Backbone) -> None:
     code = (
-        "from topwork.backbone import load_backbone\n"
+        "from topwork.backbones.backbone import load_backbone\n"
         f"print(load_backbone('efficientnet-lite0', size_px={SIZE_PX}, precision='f32').facts.fingerprint)"
     )
     assert finished(start_python(code)) == (0, backbone.facts.fingerprint + "\n", "")
@@ -133,7 +133,7 @@ def test_the_fingerprint_is_the_same_in_every_process(backbone: Backbone) -> Non
 def test_whether_this_processor_has_bf16_is_what_openvino_says() -> None:
     """In a process of its own: in this one, the tests pretend that it has none."""
     code = (
-        "import openvino as ov\nfrom topwork.backbone import computes_in_bf16\n"
+        "import openvino as ov\nfrom topwork.backbones.backbone import computes_in_bf16\n"
         "assert computes_in_bf16() == ('BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))"
     )
     assert finished(start_python(code)) == (0, "", "")
@@ -141,7 +141,7 @@ def test_whether_this_processor_has_bf16_is_what_openvino_says() -> None:
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_auto_is_bf16_where_the_processor_has_it(has_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topwork.backbone.computes_in_bf16", lambda: has_it)
+    monkeypatch.setattr("topwork.backbones.backbone.computes_in_bf16", lambda: has_it)
     assert resolve_precision("auto") == ("bf16" if has_it else "f32")
     assert [resolve_precision(kind) for kind in ("f32", "bf16")] == ["f32", "bf16"]
     auto = facts(precision="auto")

@@ -12,18 +12,18 @@ import openvino as ov
 import pytest
 
 from exact import in_f32
-from topwork import graph as graphs
-from topwork.backbone import LAST, TUNED, Backbone, load_backbone
-from topwork.classifier import Classifier
-from topwork.engine import Engine
-from topwork.exporting import export
+from topwork.backbones.backbone import LAST, TUNED, Backbone, load_backbone
+from topwork.backbones.engine import Engine
+from topwork.classifiers.classifier import Classifier
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import cut_named, find_cuts, only_last, split_at
+from topwork.graphs.trainable.layer import GraphLayer, patch
 from topwork.heads.head import Head, Layer, fit_temperature, softmax
-from topwork.training import Run
+from topwork.jobs.export import export
+from topwork.jobs.train import Run
 from topwork.tuning.blend import assembled, best_blend, blended_head, can_blend, head_alone
-from topwork.tuning.cuts import cut_named, find_cuts, only_last, split_at
 from topwork.tuning.loop import score
 from topwork.tuning.start import Saved
-from topwork.tuning.trainable import GraphLayer, patch
 
 Array = np.ndarray[Any, Any]
 
@@ -153,7 +153,7 @@ def test_one_graph_gives_what_both_give(
 
 def test_maps_of_two_side_by_side() -> None:
     """They tell what the tuned network says: its head's share of the slope, at each of its places."""
-    from topwork.attention import Looker
+    from topwork.classifiers.attention import Looker
 
     backbone = load_backbone("efficientnet-lite0", size_px=64, precision="f32")
     single = backbone.graph

@@ -14,8 +14,8 @@ from sklearn.datasets import load_sample_image
 
 import make_oracle
 from exact import in_f32
+from topwork.backbones import efficientnet_lite as builtin
 from topwork.errors import InputError, MissingExtra
-from topwork.hub import builtin
 
 STAGES = tuple(f"stage{number}" for number in range(1, 8))
 ORACLE = np.load(make_oracle.PATH, allow_pickle=False)

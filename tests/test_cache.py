@@ -9,9 +9,9 @@ import platformdirs
 import pytest
 
 from store_rows import FINGERPRINT, NAME, items, key, open_store
-from topwork.cache import cache_root, clear, info
 from topwork.errors import InputError
-from topwork.store import Store
+from topwork.features.store import Store
+from topwork.storage.cache import cache_root, clear, info
 
 
 @pytest.fixture

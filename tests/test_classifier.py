@@ -9,7 +9,7 @@ import pytest
 
 from exact import in_f32
 from photos import SHAPES, SIZE_PX, shape
-from topwork.classifier import (
+from topwork.classifiers.classifier import (
     CALIBRATION,
     DESCRIPTION,
     FORMAT,
@@ -18,13 +18,13 @@ from topwork.classifier import (
     WEIGHTS,
     Classifier,
     Prediction,
-    score_dataset,
 )
 from topwork.data.dataset import Dataset, Example, FileImage
 from topwork.data.sources import load
 from topwork.errors import InputError
-from topwork.images import decode
-from topwork.training import Run
+from topwork.images.decode import decode
+from topwork.jobs.evaluate import score_dataset
+from topwork.jobs.train import Run
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_the_graph_alone_gives_the_same_probabilities(
 ) -> None:
     import dataclasses
 
+    from topwork.jobs.train import train
     from topwork.recipe import BackboneRecipe, HeadRecipe, Recipe
-    from topwork.training import train
 
     recipe = Recipe(backbone=BackboneRecipe(size_px=SIZE_PX, precision="f32"), head=HeadRecipe(kind=kind))
     run = run if kind == "linear" else train(shapes, tmp_path / "run", recipe=recipe)

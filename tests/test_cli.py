@@ -13,7 +13,7 @@ import pytest
 
 import topwork
 from photos import SHAPES, SIZE_PX, Topwork, one_line, start, write_shapes
-from topwork.training import Run
+from topwork.jobs.train import Run
 
 QUICK = ("--size", SIZE_PX, "--precision", "f32")
 

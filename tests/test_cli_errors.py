@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from photos import SIZE_PX, Topwork, finished, one_line, start
-from topwork.training import Run
+from topwork.jobs.train import Run
 
 QUICK = ("--size", SIZE_PX, "--precision", "f32")
 

@@ -12,7 +12,7 @@ import pytest
 from openvino import opset13 as op
 
 from photos import Topwork
-from topwork.console import Console
+from topwork.cli.console import Console
 
 
 @pytest.fixture

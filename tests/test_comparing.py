@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from scipy.stats import binomtest
 
-from topwork.comparing import Difference, Flip, compare_runs
+from topwork.cli.text.diff import diff_json, diff_text, sentence
 from topwork.errors import InputError
-from topwork.printing_diff import diff_json, diff_text, sentence
+from topwork.evaluation.significance import Interval, PairedComparison, mcnemar
+from topwork.jobs.diff import Difference, Flip, compare_runs
+from topwork.jobs.train import Run, train
 from topwork.recipe import Recipe
-from topwork.significance import Interval, PairedComparison, mcnemar
-from topwork.training import Run, train
 
 COLUMNS = ("id", "split", "label", "prediction", "probability", "sha256", "group")
 

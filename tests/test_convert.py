@@ -12,15 +12,15 @@ import openvino as ov
 import pytest
 
 from exact import in_f32
-from topwork.errors import InputError, MissingExtra, TopworkError
-from topwork.hub.applications import APPLICATIONS, prepare
-from topwork.hub.convert import (
+from topwork.backbones.conversion.applications import APPLICATIONS, prepare
+from topwork.backbones.conversion.convert import (
     convert_application,
     convert_keras_file,
     convert_kerashub,
     convert_saved_model,
 )
-from topwork.hub.tracing import keras_plainly, write_graph
+from topwork.backbones.conversion.tracing import keras_plainly, write_graph
+from topwork.errors import InputError, MissingExtra, TopworkError
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")

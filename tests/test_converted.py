@@ -15,9 +15,9 @@ import pytest
 from openvino import opset13 as op
 
 from exact import in_f32
+from topwork.backbones import kept as collection
+from topwork.backbones.conversion.kept import Converted, converted, list_conversions
 from topwork.errors import InputError, TopworkError
-from topwork.hub import collection
-from topwork.hub.converted import Converted, converted, list_conversions
 
 KEY = ("keras:Tiny", "8")
 

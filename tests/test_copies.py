@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from topwork.checks import duplicates
-from topwork.checks.duplicates import NEIGHBOURS, confirmed_pairs, duplicate_groups
+from topwork.checks import copies as duplicates
+from topwork.checks.copies import NEIGHBOURS, confirmed_pairs, duplicate_groups
 from topwork.checks.looks import LOOKED_PX, MEASURES, THUMBNAIL_PX, measured, unpacked
-from topwork.images import decode, size_of
+from topwork.images.decode import decode, size_of
 
 COUNT = 60
 

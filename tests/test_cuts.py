@@ -11,10 +11,11 @@ import pytest
 from openvino import opset13 as op
 
 from exact import in_f32
-from topwork import graph as graphs
-from topwork.backbone import Backbone, Block, load_backbone, retuned
+from topwork.backbones.backbone import Backbone, load_backbone, retuned
 from topwork.errors import InputError, TopworkError
-from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, join, only_last, split_at
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import Cut, cut_named, depths, find_cuts, join, only_last, split_at
+from topwork.graphs.features import Block
 
 
 def run(graph: ov.Model, x: Any) -> Any:
@@ -158,7 +159,7 @@ def test_bytes_of_a_view() -> None:
 
 
 def test_one_pixel_convolutions_as_products_give_the_same(backbone: Backbone) -> None:
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     tail = split_at(backbone.graph, find_cuts(backbone.graph, backbone.facts.blocks)[10])[1]
     x = np.random.default_rng(0).random((3, *tail.inputs[0].get_shape()[1:])).astype(np.float32)

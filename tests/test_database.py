@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from store_rows import NAME, child, finish, items, keys, open_store, vectors
-from topwork import database
-from topwork.database import connect, is_damage, locked, set_aside, storage_error
 from topwork.errors import InputError, TopworkError
+from topwork.storage import database
+from topwork.storage.database import connect, is_damage, locked, set_aside, storage_error
 
 
 def test_full_disk_keeps_what_is_stored(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_busy_store_is_waited_for_and_not_damaged(tmp_path: Path, monkeypatch: p
 def test_lock_excludes_other_processes_and_goes_with_its_holder(tmp_path: Path) -> None:
     script = """
 import time
-from topwork.database import locked
+from topwork.storage.database import locked
 with locked(root):
     print("locked", flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from topwork.demo import (
+from topwork.cli.demo import (
     DEFECTIVE,
     FUNCTIONAL,
     PAPER,
@@ -19,10 +19,10 @@ from topwork.demo import (
     split_cells,
 )
 from topwork.errors import InputError, MissingExtra
+from topwork.jobs.train import train
+from topwork.progress import Silent
 from topwork.recipe import Recipe
-from topwork.runfolder import SPLITS
-from topwork.training import train
-from topwork.watch import Silent
+from topwork.runs.folder import SPLITS
 
 elpv = pytest.importorskip("elpv_dataset")
 
@@ -85,8 +85,8 @@ def test_the_whole_demonstration_of_a_few_cells(
     cells, types = load_cells()
     chosen = [*range(0, 2624, 40)]
     few = cells.select(chosen), [types[i] for i in chosen]
-    monkeypatch.setattr("topwork.demo.load_cells", lambda: few)
-    monkeypatch.setattr("topwork.demo.Recipe", lambda: recipe)
+    monkeypatch.setattr("topwork.cli.demo.load_cells", lambda: few)
+    monkeypatch.setattr("topwork.cli.demo.Recipe", lambda: recipe)
     text = run_demo(tmp_path / "run", overwrite=False, watch=Silent())
     assert "Deitsch et al. 2019, SVM" in text
     assert f"topwork predict {tmp_path / 'run'} {few[0][0].image} --top 2" in text

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
-from topwork.attention import Looker, overlay
-from topwork.calibration import KEPT, Calibration, calibration_of
-from topwork.classifier import Classifier
-from topwork.comparing import compare_runs
-from topwork.engine import compile_model
+from topwork.classifiers.attention import Looker, overlay
+from topwork.classifiers.calibration import KEPT, Calibration, calibration_of
+from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.novelty import Novelty, fit_novelty, novelty_beyond
 from topwork.errors import InputError
-from topwork.images import decode
-from topwork.metrics import auroc
-from topwork.novelty import Novelty, fit_novelty, novelty_beyond
+from topwork.evaluation.metrics import auroc
+from topwork.evaluation.significance import mcnemar
+from topwork.graphs.compile import compile_model
+from topwork.images.decode import decode
+from topwork.jobs.diff import compare_runs
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.significance import mcnemar
-from topwork.training import Run, train
 
 
 def known(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,11 @@ import pytest
 from https_server import Page, contents, member, module_files, serving, tar, zipped
 from photos import finished, start_python
 from test_plain import keras_model, tflite_model
+from topwork.backbones.hub import https
+from topwork.backbones.hub.download import fetch_module, request_address
+from topwork.backbones.hub.modules import CONTENT, DamagedModule, key_of, list_modules, remove_module, verify
+from topwork.backbones.hub.unpack import DamagedError
 from topwork.errors import InputError, TopworkError
-from topwork.hub import https
-from topwork.hub.download import fetch_module, request_address
-from topwork.hub.modules import CONTENT, DamagedModule, key_of, list_modules, remove_module, verify
-from topwork.hub.unpack import DamagedError
 
 FILES = module_files()
 OTHER = module_files(seed=1)
@@ -31,7 +31,7 @@ SINGLE = {".onnx": ONNX, ".tflite": tflite_model(), ".keras": keras_model()}
 FETCH = """
 import sys
 from pathlib import Path
-from topwork.hub.download import fetch_module
+from topwork.backbones.hub.download import fetch_module
 print(fetch_module(sys.argv[1], root=Path(sys.argv[2]), say=lambda text: print(text, file=sys.stderr)))
 """
 

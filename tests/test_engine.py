@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from photos import finished, start_python
-from topwork.backbone import Backbone, computes_in_bf16, load_backbone
-from topwork.engine import AHEAD, Engine, core_count, stream
+from topwork.backbones.backbone import Backbone, computes_in_bf16, load_backbone
+from topwork.backbones.engine import Engine
+from topwork.parallel import AHEAD, core_count, stream
 
 SIDE = 64
 PRECISIONS = ["f32"] + ["bf16"] * computes_in_bf16()
@@ -195,7 +196,8 @@ def test_an_abandoned_stream_leaves_no_thread() -> None:
 def test_two_threads_may_compile_the_first_networks() -> None:
     """OpenVINO's table of types, first asked for by two threads at once, would hang both for good."""
     code = (
-        "import sys, threading\nfrom topwork.backbone import load_backbone\nfrom topwork.engine import Engine\n"
+        "import sys, threading\nfrom topwork.backbones.backbone import load_backbone\n"
+        "from topwork.backbones.engine import Engine\n"
         "import numpy as np\nsys.setswitchinterval(1e-6)\n"
         "networks = [load_backbone('efficientnet-lite0', size_px=32, precision='f32') for _ in range(2)]\n"
         "picture = np.zeros((32, 32, 3), np.uint8)\n"

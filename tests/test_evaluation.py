@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from topwork.errors import InputError
-from topwork.evaluation import Evaluation, evaluate, mcnemar, wilson
-from topwork.significance import mcnemar as the_same_mcnemar
+from topwork.evaluation.evaluate import Evaluation, evaluate, mcnemar, wilson
+from topwork.evaluation.significance import mcnemar as the_same_mcnemar
 
 NAMES = [f"class {i}" for i in range(8)]
 

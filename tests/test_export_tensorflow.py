@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topwork.exporting import export
 from topwork.exports import savedmodel
-from topwork.training import Run
+from topwork.jobs.export import export
+from topwork.jobs.train import Run
 
 pytestmark = [
     pytest.mark.slow,

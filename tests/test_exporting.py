@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, Topwork
-from topwork.backbone import LAST, Backbone, load_backbone
-from topwork.engine import Engine
+from topwork.backbones.backbone import LAST, Backbone, load_backbone
+from topwork.backbones.engine import Engine
 from topwork.errors import InputError
-from topwork.exporting import export, publish_module
+from topwork.jobs.export import export, publish_module
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.training import Run, train
 
 
 def _last(backbone: Backbone, pictures: np.ndarray) -> np.ndarray:

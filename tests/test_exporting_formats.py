@@ -19,14 +19,14 @@ from exact import in_f32
 from photos import SHAPES, Topwork, one_line
 from topwork.data.sources import load
 from topwork.errors import InputError, MissingExtra, TopworkError
-from topwork.exporting import _mend, contents_of, export, whole_graph
 from topwork.exports import openvino_file, parity
 from topwork.exports.contents import Contents
 from topwork.exports.formats import FORMATS, Format, code_of
-from topwork.exports.resizing import resizer, with_resizer
-from topwork.images import _source_box, decode
+from topwork.exports.resize import resizer, with_resizer
+from topwork.images.decode import _source_box, decode
+from topwork.jobs.export import _mend, contents_of, export, whole_graph
+from topwork.jobs.train import Run
 from topwork.recipe import ExportFormat, ExportPrecision
-from topwork.training import Run
 
 FACTS = Contents(("a",), (56, 48), "any", "stretch", 1.0, None, None, {}, "x", "y", "f32", {})
 

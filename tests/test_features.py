@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, write_noise
-from topwork.backbone import Backbone, load_backbone
+from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.backbones.engine import Engine
 from topwork.data.dataset import Dataset, Example, FileImage
-from topwork.engine import AHEAD, Engine
 from topwork.errors import InputError, TopworkError
-from topwork.features import Features, extract, open_store
-from topwork.store import Store
+from topwork.features.extract import Features, extract, open_store
+from topwork.features.store import Store
+from topwork.parallel import AHEAD
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def expected(noise: Dataset, backbone: Backbone) -> np.ndarray:
     """The features of `noise`, each computed by itself, in order, without a store."""
-    from topwork.images import decode
+    from topwork.images.decode import decode
 
     engine = Engine(backbone, workers=1)
     return np.stack([engine(decode(e.image.read(), SIZE_PX)) for e in noise])
@@ -169,7 +170,7 @@ def test_a_store_that_is_no_database_is_begun_anew(
 
 def test_memory_in_flight_is_bounded(backbone: Backbone) -> None:
     """However many images there are, only a few are begun before the first result is taken."""
-    from topwork.engine import stream
+    from topwork.parallel import stream
 
     begun = []
     results = stream(lambda i: begun.append(i) or i, range(10_000), workers=2)

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, finished, start, start_python, write_noise, write_shapes
-from topwork.backbone import Backbone
+from topwork.backbones.backbone import Backbone
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.features import BATCH, extract, open_store
-from topwork.store import Store
+from topwork.features.extract import BATCH, extract, open_store
+from topwork.features.store import Store
 
 EXTRACT = f"""
 import sys
 from pathlib import Path
-from topwork.backbone import load_backbone
+from topwork.backbones.backbone import load_backbone
 from topwork.data.sources import load_images
-from topwork.features import extract, open_store
+from topwork.features.extract import extract, open_store
 backbone = load_backbone("efficientnet-lite0", size_px={SIZE_PX}, precision="f32")
 dataset = load_images(sys.argv[1])
 done = 0

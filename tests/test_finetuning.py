@@ -15,14 +15,14 @@ from PIL import Image
 
 from photos import Listener, Topwork, finished, one_line, start, start_python, write_shapes
 from topwork import Classifier, FinetuneRecipe, InputError, TopworkError, finetune
-from topwork import graph as graphs
-from topwork.backbone import TUNED
-from topwork.finetuning import FROZEN, Finetuned
+from topwork.backbones.backbone import TUNED
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import cut_named, find_cuts, split_at
+from topwork.jobs.finetune import FROZEN, Finetuned
+from topwork.jobs.train import Run, train
 from topwork.recipe import AugmentRecipe, HeadRecipe, Recipe
-from topwork.runfolder import RECIPE, REPORT, WORK, check_folder
-from topwork.runimages import images_of
-from topwork.training import Run, train
-from topwork.tuning.cuts import cut_named, find_cuts, split_at
+from topwork.runs.folder import RECIPE, REPORT, WORK, check_folder
+from topwork.runs.images import images_of
 
 QUICK = FinetuneRecipe(
     mode="tail", cut="block13", epochs=3, views=2, batch=8, rate=1e-3, average=0.8, minutes=100
@@ -235,7 +235,7 @@ def test_the_whole_network_learns_too(frozen: Path, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from topwork import finetune, FinetuneRecipe
-from topwork.watch import Silent
+from topwork.progress import Silent
 
 class Listener(Silent):
     def say(self, text):

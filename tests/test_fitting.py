@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
-from topwork.backbone import LAST, BackboneFacts, Block
+from topwork.backbones.backbone import LAST, BackboneFacts
 from topwork.data.dataset import Dataset, Example, FileImage
 from topwork.data.split import Splits
 from topwork.errors import InputError
-from topwork.features import Features
-from topwork.heads.fitting import Fitted, fit_head, sample_weights
+from topwork.features.extract import Features
+from topwork.features.store import Store
+from topwork.graphs.features import Block
+from topwork.heads.fit import Fitted, fit_head, sample_weights
+from topwork.progress import Silent
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
-from topwork.store import Store
-from topwork.watch import Silent
 
 WIDTHS = {"last_rooted": 40, LAST: 6}
 WIDTH = sum(WIDTHS.values())

@@ -13,8 +13,9 @@ import pytest
 from openvino import opset13 as op
 
 from exact import in_f32
+from topwork.classifiers.graph import attach, without_head
 from topwork.errors import InputError
-from topwork.graph import attach, average_views, digest, pool, without_head
+from topwork.graphs.features import average_views, digest, pool
 from topwork.heads.head import Head, Layer
 
 SIDE = 12

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from topwork.backbones.hub import catalog, handle
+from topwork.backbones.hub.handle import Handle, parse
 from topwork.errors import InputError
-from topwork.hub import catalog, handle
-from topwork.hub.handle import Handle, parse
 
 
 def test_the_examples_run() -> None:

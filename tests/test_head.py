@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import topwork.heads.head as head_module
 from topwork.errors import InputError
+from topwork.heads.file import load_head, save_head
 from topwork.heads.head import Head, Layer, check_samples, fit_temperature
-from topwork.heads.headfile import load_head, save_head
 
 
 def _head(*widths: int, seed: int = 0, temperature: float = 1.0) -> Head:

@@ -14,10 +14,10 @@ import pytest
 
 from hub_server import Answer, Request, serving
 from photos import finished, start_python
+from topwork.backbones.hub import foreign
+from topwork.backbones.hub.huggingface import choose, fetch_hf
+from topwork.backbones.hub.modules import DamagedModule
 from topwork.errors import InputError, MissingExtra, TopworkError
-from topwork.hub import foreign
-from topwork.hub.huggingface import choose, fetch_hf
-from topwork.hub.modules import DamagedModule
 
 constants = pytest.importorskip("huggingface_hub.constants")
 
@@ -257,7 +257,7 @@ def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_fetch_it_once(hub: Hub) -> None:
-    code = "import sys\nfrom topwork.hub.huggingface import fetch_hf\nprint(fetch_hf(sys.argv[1]))"
+    code = "import sys\nfrom topwork.backbones.hub.huggingface import fetch_hf\nprint(fetch_hf(sys.argv[1]))"
     both = [start_python(code, REPO) for _ in range(2)]
     told = [finished(process) for process in both]
     assert [status for status, _, _ in told] == [0, 0], told

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from https_server import Page, Server, serving
+from topwork.backbones.hub import https
+from topwork.backbones.hub.https import Fetched, fetch
 from topwork.errors import InputError, TopworkError
-from topwork.hub import https
-from topwork.hub.https import Fetched, fetch
 
 BODY = np.random.default_rng(5).bytes(300_000)
 OTHER = np.random.default_rng(6).bytes(300_000)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from topwork.errors import ImageError, InputError
-from topwork.images import MAX_PIXELS, decode
+from topwork.images.decode import MAX_PIXELS, decode
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -427,7 +427,7 @@ def test_mutated_files_give_pixels_or_an_image_error_and_no_warning(name: str) -
 
 def test_importing_leaves_pillows_settings_and_other_formats_alone() -> None:
     code = (
-        "from PIL import Image; limit = Image.MAX_IMAGE_PIXELS; import sys, topwork.images; "
+        "from PIL import Image; limit = Image.MAX_IMAGE_PIXELS; import sys, topwork.images.decode; "
         "assert Image.MAX_IMAGE_PIXELS == limit; "
         "assert 'PIL.EpsImagePlugin' not in sys.modules and 'openvino' not in sys.modules"
     )

@@ -16,10 +16,10 @@ import pytest
 
 from hub_server import Answer, Request, serving
 from photos import finished, start_python
+from topwork.backbones.hub import foreign
+from topwork.backbones.hub.kaggle import fetch_kaggle
+from topwork.backbones.hub.modules import DamagedModule
 from topwork.errors import InputError, MissingExtra, TopworkError
-from topwork.hub import foreign
-from topwork.hub.kaggle import fetch_kaggle
-from topwork.hub.modules import DamagedModule
 
 kagglehub = pytest.importorskip("kagglehub")
 from kagglesdk import kaggle_env  # noqa: E402
@@ -247,7 +247,7 @@ def test_two_processes_fetch_it_once(kaggle: Kaggle) -> None:
     code = (
         "import sys\nfrom kagglesdk import kaggle_env as env\n"
         "env._env_to_endpoint[env.KaggleEnv.PROD] = sys.argv[1]\n"
-        "from topwork.hub.kaggle import fetch_kaggle\nprint(fetch_kaggle(sys.argv[2]))"
+        "from topwork.backbones.hub.kaggle import fetch_kaggle\nprint(fetch_kaggle(sys.argv[2]))"
     )
     both = [start_python(code, kaggle.address, f"{VARIATION}/1") for _ in range(2)]
     told = [finished(process) for process in both]

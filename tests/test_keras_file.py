@@ -26,10 +26,10 @@ from small_graphs import (
     run_graph,
 )
 from topwork.errors import TopworkError
-from topwork.exporting import contents_of, export
 from topwork.exports.contents import Contents
 from topwork.exports.keras_file import build
-from topwork.training import Run
+from topwork.jobs.export import contents_of, export
+from topwork.jobs.train import Run
 
 # Keras' own use of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")

@@ -12,11 +12,11 @@ from openvino import opset13 as op
 from sklearn.metrics.pairwise import rbf_kernel
 
 from exact import in_f32
+from topwork.classifiers.graph import attach
 from topwork.errors import InputError
-from topwork.graph import attach
 from topwork.heads import kernel
+from topwork.heads.file import load_head, save_head
 from topwork.heads.head import Head, Layer, likeness
-from topwork.heads.headfile import load_head, save_head
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import fit_linear
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from topwork import load
-from topwork.backbone import Backbone
-from topwork.classifier import Classifier
+from topwork.backbones.backbone import Backbone
+from topwork.classifiers.classifier import Classifier
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits
-from topwork.features import Features, extract, open_store
+from topwork.features.extract import Features, extract, open_store
 from topwork.heads.head import Head, Layer
 from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.tuning.inputs import Pictures
 from topwork.tuning.lesson import FOLDS, Lesson, digest_of, held_apart, lesson_of
-from topwork.tuning.sources import Pictures
 from topwork.tuning.start import Saved, temperature_of
 
 LABELS = ("circle", "square", "stripes")

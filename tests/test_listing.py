@@ -10,8 +10,8 @@ from topwork.data import listing
 from topwork.data.dataset import Problem
 from topwork.data.listing import in_order, list_images
 from topwork.data.sources import load_images
-from topwork.digests import Digests
-from topwork.predicting import once
+from topwork.jobs.predict import once
+from topwork.storage.digests import Digests
 
 
 def tree(root: Path) -> Path:
@@ -103,7 +103,7 @@ def test_digests_know_what_they_have_met() -> None:
 
 def test_memory_does_not_grow_with_a_folder(tmp_path: Path) -> None:
     code = (
-        "import resource, sys\nfrom topwork.data import listing\nfrom topwork.predicting import once\n"
+        "import resource, sys\nfrom topwork.data import listing\nfrom topwork.jobs.predict import once\n"
         "listing.SORTED_AT_ONCE = 1000\n"
         "print(sum(1 for _ in once(listing.list_images([sys.argv[1]]))))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from topwork.metrics import (
+from topwork.evaluation.metrics import (
     auroc,
     brier,
     calibration_bins,

@@ -16,12 +16,12 @@ from openvino import opset13 as op
 from exact import in_f32
 from one_network import SIDE_PX, WIDTH, make_network
 from photos import write_shapes
-from topwork.backbone import LAST, LAST_ROOTED, Backbone, load_backbone
-from topwork.engine import Engine
+from topwork.backbones.backbone import LAST, LAST_ROOTED, Backbone, load_backbone
+from topwork.backbones.engine import Engine
+from topwork.backbones.module import content_digest, load_module
 from topwork.errors import InputError
-from topwork.hub.module import content_digest, load_module
-from topwork.hub.pixels import find_range, pixels
-from topwork.hub.reading import UnreadableError, find_image_input, read_graph
+from topwork.graphs.pixels import find_range, pixels
+from topwork.graphs.read import UnreadableError, find_image_input, read_graph
 
 Array = np.ndarray[Any, Any]
 FORMATS = ("savedmodel", "net.tflite", "net.onnx")
@@ -65,7 +65,7 @@ def test_stages_and_accuracy_are_the_same_in_each_format(network: Path, tmp_path
         "sys.meta_path.insert(0, Refuse())\n"
         "import numpy, topwork\n"
         "from topwork.recipe import *\n"
-        "from topwork.features import open_store, extract\n"
+        "from topwork.features.extract import open_store, extract\n"
         "run = topwork.train(sys.argv[1], sys.argv[3], recipe=Recipe(BackboneRecipe(sys.argv[2], precision='f32')))\n"
         "store = open_store(run.classifier.backbone.facts)\n"
         "found = extract(topwork.load(sys.argv[1]), run.classifier.backbone, store=store)\n"

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from https_server import contents, module_files
-from topwork.errors import InputError, TopworkError
-from topwork.hub.folder import check_room, discard, held, storage_error
-from topwork.hub.modules import (
+from topwork.backbones.hub.modules import (
     CONTENT,
     RECORD,
     DamagedModule,
@@ -28,6 +26,8 @@ from topwork.hub.modules import (
     verify,
     write_record,
 )
+from topwork.errors import InputError, TopworkError
+from topwork.storage.folders import check_room, discard, held, storage_error
 
 URL = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 FILES = module_files(1000)

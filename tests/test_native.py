@@ -12,8 +12,8 @@ import pytest
 
 from photos import write_shapes
 from topwork import Classifier, FinetuneRecipe, InputError, finetune
+from topwork.jobs.train import train
 from topwork.recipe import BackboneRecipe, Recipe, SplitRecipe
-from topwork.training import train
 
 SIDE = 32
 TUNING = FinetuneRecipe(mode="full", native=True, epochs=2, batch=8, rate=1e-2, minutes=100, validation=0.3)

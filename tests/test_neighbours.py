@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topwork.classifiers.neighbours import (
+    AXES,
+    KEPT,
+    NEIGHBOURS,
+    Neighbours,
+    load_neighbours,
+    make_neighbours,
+)
 from topwork.errors import InputError
-from topwork.neighbours import AXES, KEPT, NEIGHBOURS, Neighbours, load_neighbours, make_neighbours
-from topwork.training import Run
+from topwork.jobs.train import Run
 
 
 def _made(

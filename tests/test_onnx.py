@@ -26,11 +26,11 @@ from small_graphs import (
     pooled,
     run_graph,
 )
+from topwork.cli.text.export import exported_text
 from topwork.errors import TopworkError
-from topwork.exporting import export
-from topwork.exports.onnx_file import convert
-from topwork.printing_export import exported_text
-from topwork.training import Run
+from topwork.exports.onnx.file import convert
+from topwork.jobs.export import export
+from topwork.jobs.train import Run
 
 
 def _run(model: Any, images: Array) -> Array:
@@ -162,7 +162,7 @@ def test_smaller_numbers(run: Run, tmp_path: Path, precision: str, input: str, s
 
 
 def test_a_network_that_mixes_pictures_takes_one_at_a_time() -> None:
-    from topwork.exports.onnx_file import _for_any_number
+    from topwork.exports.onnx.file import _for_any_number
 
     single = graph_of(lambda x: op.reduce_mean(x, ints(2, 3), False))
     assert _for_any_number(single).inputs[0].get_partial_shape()[0].is_dynamic

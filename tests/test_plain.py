@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from https_server import zipped
-from topwork.hub.plain import check_whole
-from topwork.hub.unpack import DamagedError
+from topwork.backbones.hub.unpack import DamagedError
+from topwork.backbones.hub.whole import check_whole
 
 
 def onnx_model() -> bytes:

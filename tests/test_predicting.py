@@ -16,10 +16,10 @@ import pytest
 
 from photos import Topwork, finished, one_line, start, write_noise, write_shapes
 from topwork.errors import InputError, Stopped, TopworkError
-from topwork.predicting import predict_to_csv
-from topwork.rowfile import TORN_BYTES, Plan, appending, side_of
-from topwork.training import Run
-from topwork.watch import Silent
+from topwork.jobs.predict import predict_to_csv
+from topwork.jobs.predictions_csv import TORN_BYTES, Plan, appending, side_of
+from topwork.jobs.train import Run
+from topwork.progress import Silent
 
 PLAN = Plan(("image", "class", "error"), "c0ffee", 1, None)
 
@@ -130,7 +130,7 @@ def test_killed_at_any_moment_it_goes_on_and_no_image_is_missing_or_twice(
     out = tmp_path / "out.csv"
     # Slowed down, so that a kill meets it anywhere in its work; a row reaches the file at once.
     slow = (
-        "import time\nfrom topwork import predicting, rowfile\nrowfile.FLUSH_S = 0\n"
+        "import time\nfrom topwork.jobs import predictions_csv as rowfile\nrowfile.FLUSH_S = 0\n"
         "add = rowfile.Rows.add\n"
         "def slowly(*given, **named):\n    add(*given, **named)\n    time.sleep(0.01)\n"
         "rowfile.Rows.add = slowly"

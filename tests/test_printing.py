@@ -12,28 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from photos import write_shapes
-from topwork.cache import CacheInfo, StoreInfo
-from topwork.classifier import Prediction, score_dataset
-from topwork.console import Console
+from topwork.classifiers.classifier import Prediction
+from topwork.cli.console import Console
+from topwork.cli.text.cache import cache_json, cache_text, size_text
+from topwork.cli.text.predictions import print_csv, print_json, print_table
+from topwork.cli.text.run import SHOWN, evaluation_json, evaluation_text, left_out_text, run_json, run_text
+from topwork.cli.text.scorecard import summary, table
 from topwork.data.dataset import Problem
 from topwork.data.sources import load
-from topwork.evaluation import Evaluation
-from topwork.printing import (
-    SHOWN,
-    cache_json,
-    cache_text,
-    evaluation_json,
-    evaluation_text,
-    left_out_text,
-    print_csv,
-    print_json,
-    print_table,
-    run_json,
-    run_text,
-    size_text,
-)
-from topwork.scorecard import summary, table
-from topwork.training import Run
+from topwork.evaluation.evaluate import Evaluation
+from topwork.jobs.evaluate import score_dataset
+from topwork.jobs.train import Run
+from topwork.storage.cache import CacheInfo, StoreInfo
 
 CLASSES = ("cat", "dog")
 GOOD = Prediction("a.jpg", CLASSES, np.float32([0.25, 0.75]))

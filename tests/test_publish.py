@@ -17,10 +17,11 @@ from openvino import opset13 as op
 
 import topwork
 from exact import in_f32
+from topwork.backbones.efficientnet_lite import build
 from topwork.errors import InputError, TopworkError
-from topwork.graph import average_views, pool
-from topwork.hub.builtin import build
-from topwork.publish import publish_backbone
+from topwork.exports import tfhub_module
+from topwork.exports.tfhub_module import publish_backbone
+from topwork.graphs.features import average_views, pool
 
 Array = np.ndarray[Any, Any]
 SIDE, COUNT = 32, 6
@@ -252,14 +253,14 @@ def test_an_operator_that_cannot_be_trained_leaves_nothing(tmp_path: Path) -> No
 
 def _saved_with(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written has other weights, by so much."""
-    save = topwork.publish._save
+    save = tfhub_module._save
 
     def changed(layer: Any, folder: Path, size_px: int) -> None:
         weight = layer.weights_in_order[0]
         weight.assign(weight * factor)
         save(layer, folder, size_px)
 
-    monkeypatch.setattr(topwork.publish, "_save", changed)
+    monkeypatch.setattr(tfhub_module, "_save", changed)
 
 
 @pytest.mark.parametrize("steep", [False, True])

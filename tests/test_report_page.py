@@ -15,12 +15,12 @@ import pytest
 
 from browser import Browser, start_browser
 from photos import Topwork, one_line
-from topwork.evaluation import evaluate
+from topwork.evaluation.evaluate import evaluate
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.reporting.content import Content, FindingGroup, Item, Shot, content_of
-from topwork.reporting.page import render
-from topwork.reporting.writing import write_report
-from topwork.training import Run, train
+from topwork.runs.report.content import Content, FindingGroup, Item, Shot, content_of
+from topwork.runs.report.page import render
+from topwork.runs.report.write import write_report
 
 HOSTILE = "</script><script>window.caught=1</script>\"'><img src=x onerror=window.caught=1>\u202ertl"
 

@@ -11,14 +11,14 @@ import pytest
 
 from photos import Listener, write_shapes
 from topwork import load
-from topwork.backbone import Backbone
+from topwork.backbones.backbone import Backbone
 from topwork.errors import InputError
-from topwork.features import Features, extract, open_store
+from topwork.features.extract import Features, extract, open_store
+from topwork.jobs.train import train
+from topwork.progress import Silent
 from topwork.recipe import Recipe
-from topwork.runfolder import SPLITS
-from topwork.runimages import as_before, images_of
-from topwork.training import train
-from topwork.watch import Silent
+from topwork.runs.folder import SPLITS
+from topwork.runs.images import as_before, images_of
 
 CLASSES = ("circle", "square", "stripes")
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from topwork import scorecard
-from topwork.evaluation import Evaluation, evaluate
-from topwork.scorecard import summary, table
+from topwork.cli.text import scorecard
+from topwork.cli.text.scorecard import summary, table
+from topwork.evaluation.evaluate import Evaluation, evaluate
 
 
 def confused(matrix: list[list[int]], classes: list[str], **options) -> Evaluation:
@@ -109,7 +109,7 @@ def test_fits_80_columns(classes, seed, n):
     assert max(scorecard._width(line) for line in text.split("\n")) <= 80
 
 
-@pytest.mark.parametrize("module", ["evaluation", "scorecard", "significance"])
+@pytest.mark.parametrize("module", ["evaluation.evaluate", "cli.text.scorecard", "evaluation.significance"])
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"topwork.{module}"))
     assert result.attempted

@@ -20,9 +20,9 @@ from PIL import Image
 
 from photos import SIZE_PX, Topwork, one_line
 from serving import Server, pictures, serving
-from topwork.images import decode
-from topwork.neighbours import NEIGHBOURS, load_neighbours
-from topwork.training import Run
+from topwork.classifiers.neighbours import NEIGHBOURS, load_neighbours
+from topwork.images.decode import decode
+from topwork.jobs.train import Run
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_where_it_looked_and_what_is_near(server: Server, run: Run, files: list[
 
 
 def test_a_training_picture_is_nearest_to_itself(run: Run, shapes: Path) -> None:
-    from topwork.engine import Engine
+    from topwork.backbones.engine import Engine
 
     found = load_neighbours(run.path)
     assert found is not None

@@ -20,9 +20,9 @@ import uvicorn
 from PIL import Image
 
 from serving import Server, pictures, serving
+from topwork.jobs.train import Run
 from topwork.serving.settings import Limits
 from topwork.serving.wire import bounded
-from topwork.training import Run
 
 
 @pytest.fixture(scope="module")

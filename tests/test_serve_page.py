@@ -19,8 +19,8 @@ from PIL import Image
 from browser import Browser, start_browser
 from photos import shape
 from serving import Server, pictures, serving
+from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
-from topwork.training import Run, train
 
 pytestmark = pytest.mark.slow
 

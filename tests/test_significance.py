@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, bootstrap
 
 from topwork.errors import InputError
-from topwork.significance import effective_size, mcnemar, paired_bootstrap, wilson
+from topwork.evaluation.significance import effective_size, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from store_rows import FINGERPRINT, NAME, WIDTH, items, key, keys, open_store, vector, vectors
 from topwork.errors import InputError, TopworkError
-from topwork.store import Store
+from topwork.features.store import Store
 
 
 def test_vectors_come_back_in_the_order_asked(tmp_path: Path) -> None:

@@ -178,7 +178,11 @@ def test_store_taken_away_by_another_process(tmp_path: Path, how: str) -> None:
     with open_store(tmp_path) as store:
         store.put(items(range(10)))
         finish(
-            child("from topwork.cache import clear; from topwork.database import set_aside\n" + how, tmp_path)
+            child(
+                "from topwork.storage.cache import clear; from topwork.storage.database import set_aside\n"
+                + how,
+                tmp_path,
+            )
         )
         assert store.get(keys(range(10)))[1].tolist() == list(range(10))
         store.put(items(range(5)))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-import topwork.tensorboard as module
-from topwork.tensorboard import scalars
+from topwork.storage import tensorboard as module
+from topwork.storage.tensorboard import scalars
 
 TRAIN = [(10, 0.5, 0.75), (20, 0.25, 0.875)]
 VALIDATION = [(41, 0.375, 0.8125)]  # halves and eighths: exact in the float32 that the files hold
@@ -83,7 +83,7 @@ def test_all_is_on_the_disk_when_training_fails(tmp_path: Path) -> None:
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
-    code = "import sys, topwork.tensorboard; print('tensorboardX' in sys.modules)"
+    code = "import sys, topwork.storage.tensorboard; print('tensorboardX' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=60

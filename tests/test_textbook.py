@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from photos import write_shapes
-from topwork.exporting import publish_module
+from topwork.jobs.export import publish_module
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COUNT, SIDE = 120, 64

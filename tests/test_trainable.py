@@ -33,10 +33,10 @@ from small_graphs import (
     run_graph,
     with_outputs,
 )
+from topwork.backbones.efficientnet_lite import build
 from topwork.errors import InputError, TopworkError
-from topwork.graph import average_views, pool
-from topwork.hub.builtin import build
-from topwork.tuning.trainable import GraphLayer, patch
+from topwork.graphs.features import average_views, pool
+from topwork.graphs.trainable.layer import GraphLayer, patch
 
 RTOL = 1e-4
 
@@ -433,7 +433,7 @@ def test_without_keras() -> None:
     code = (
         "import sys; sys.modules['keras'] = None\n"
         "from topwork.errors import MissingExtra\n"
-        "try: import topwork.tuning.trainable\n"
+        "try: import topwork.graphs.trainable.layer\n"
         "except MissingExtra as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -102,7 +102,7 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the transformer is made with Keras on TensorFlow")
-    from topwork.hub.convert import convert_saved_model
+    from topwork.backbones.conversion.convert import convert_saved_model
 
     folder, model = tmp_path_factory.mktemp("transformer"), _vision_transformer()
     model.export(folder / "saved", verbose=False)
@@ -122,7 +122,7 @@ def test_numbers_gradients_and_patches(small: Path, backend: str, request: pytes
 
 def test_a_vision_transformer_as_keras_has_it(transformer: tuple[Path, Any]) -> None:
     """The same numbers; and every matrix and kernel of it can be learnt."""
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     path, model = transformer
     images = np.random.default_rng(1).random((4, 16, 16, 3), np.float32)
@@ -146,7 +146,7 @@ def test_a_vision_transformer_as_keras_has_it(transformer: tuple[Path, Any]) -> 
 def test_einsum(equation: str, first: tuple[int, ...], second: tuple[int, ...], constant: int | None) -> None:
     """Of two tensors of the picture, or of it and a constant."""
     pytest.importorskip("keras")
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     image = op.parameter([1, 4, 3, 5], ov.Type.f32, name="image")
     operands = [
@@ -168,7 +168,7 @@ def test_einsum(equation: str, first: tuple[int, ...], second: tuple[int, ...], 
 def test_an_einsum_that_sums_what_only_one_operand_has() -> None:
     pytest.importorskip("keras")
     from topwork.errors import TopworkError
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     image = op.parameter([1, 4, 3, 5], ov.Type.f32, name="image")
     layer = GraphLayer(ov.Model([op.einsum([image, op.tanh(image)], "abcd,efgh->aebf")], [image], "einsum"))

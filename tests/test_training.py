@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from photos import SHAPES, shape, write_noise, write_shapes
-from topwork.classifier import HEAD, Classifier
+from topwork.classifiers.classifier import HEAD, Classifier
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.errors import InputError
+from topwork.jobs.train import Run, train
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
-from topwork.runfolder import FILES, REPORT, SPLITS
-from topwork.runimages import trained_on
-from topwork.training import Run, train
+from topwork.runs.folder import FILES, REPORT, SPLITS
+from topwork.runs.images import trained_on
 
 
 def with_head(recipe: Recipe, kind: str, **settings: str) -> Recipe:
@@ -37,7 +37,7 @@ class Listener:
     """Keeps the lines that are told while one waits."""
 
     def __init__(self) -> None:
-        from topwork.watch import Silent
+        from topwork.progress import Silent
 
         self.lines: list[str] = []
         self.bar = Silent().bar

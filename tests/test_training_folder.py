@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from photos import SIZE_PX, finished, start
-from topwork.classifier import Classifier
+from topwork.classifiers.classifier import Classifier
 from topwork.errors import InputError, TopworkError
+from topwork.jobs.train import Run, train
 from topwork.recipe import HeadRecipe, Recipe
-from topwork.training import Run, train
 
 
 def with_head(recipe: Recipe, kind: str, **settings: str) -> Recipe:

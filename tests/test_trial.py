@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from photos import Listener
-from topwork import graph as graphs
-from topwork.backbone import Backbone
+from topwork.backbones.backbone import Backbone
 from topwork.data.sources import load
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import Cut, cut_named, find_cuts, split_at
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.choice import APART, TRIED, affordable_cuts, thinned
-from topwork.tuning.cuts import Cut, cut_named, find_cuts, split_at
+from topwork.tuning.inputs import Pictures
 from topwork.tuning.lesson import Lesson
-from topwork.tuning.sources import Pictures
 from topwork.tuning.trial import _before, _kept_choice, choose_cut
 
 CUTS = tuple(Cut(f"b{i}", (8, 4, 4), 0, share, i) for i, share in enumerate((0.9, 0.7, 0.5, 0.4, 0.2, 0.1)))

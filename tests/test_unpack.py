@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from https_server import contents, member, module_files, tar, zipped
+from topwork.backbones.hub.unpack import DamagedError, check_zip, packing_of, unpack
 from topwork.errors import InputError, TopworkError
-from topwork.hub.unpack import DamagedError, check_zip, packing_of, unpack
 
 FILES = module_files(20_000)
 KINDS = {

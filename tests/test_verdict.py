@@ -13,8 +13,8 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score
 
 from topwork.errors import InputError
-from topwork.significance import Interval
-from topwork.tuning.verdict import Verdict, judge
+from topwork.evaluation.significance import Interval
+from topwork.evaluation.verdict import Verdict, judge
 
 
 def tables(both: int, won: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

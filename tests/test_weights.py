@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import legacy_torch as lt
+from topwork.backbones import efficientnet_lite as builtin
+from topwork.backbones.torch_weights import MAGIC, load_weights
 from topwork.errors import InputError
-from topwork.hub import builtin
-from topwork.hub.weights import MAGIC, load_weights
 
 # --- honest files -----------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import legacy_torch as lt
+from topwork.backbones.torch_weights import MAGIC
 from topwork.errors import InputError
-from topwork.hub.weights import MAGIC
 
 # --- hostile pickles --------------------------------------------------------------------------------------
 

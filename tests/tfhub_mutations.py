@@ -49,8 +49,8 @@ UNTRACKED = layer("self._module = module", 'self.__dict__["_module"] = module') 
     "self._function = function", 'self.__dict__["_function"] = function'
 )
 COPIED_WEIGHTS = edit(
-    "weights.py", "            variable, dtype=", "            variable.numpy(), dtype="
-) + edit("weights.py", "if ours.value is not variable:", "if False:")
+    "variables.py", "            variable, dtype=", "            variable.numpy(), dtype="
+) + edit("variables.py", "if ours.value is not variable:", "if False:")
 
 # The name of the check → what breaks it.
 MUTATIONS: dict[str, Mutation] = {
@@ -112,19 +112,19 @@ MUTATIONS: dict[str, Mutation] = {
     "a_frozen_batch_norm_never_moves": NEVER_FROZEN,
     "a_trainable_batch_norm_learns_its_statistics": layer("bool(training)})", "False})"),
     "dropout_drops_only_in_training": layer("bool(training)})", "self.trainable})"),
-    "trainable_variables_are_trained": edit("weights.py", "trainable=key in trained", "trainable=True"),
-    "the_rest_of_variables_is_not": edit("weights.py", "{**trained, **every}.items()", "trained.items()"),
+    "trainable_variables_are_trained": edit("variables.py", "trainable=key in trained", "trainable=True"),
+    "the_rest_of_variables_is_not": edit("variables.py", "{**trained, **every}.items()", "trained.items()"),
     "a_frozen_layer_has_no_trainable_weights": layer("trainable: bool = False", "trainable: bool = True"),
     "weights_are_the_modules_own": COPIED_WEIGHTS,
     "regularization_losses_count_while_trainable": edit(
-        "weights.py", "    for place, variable in enumerate(variables):", "    for place, variable in ():"
+        "variables.py", "    for place, variable in enumerate(variables):", "    for place, variable in ():"
     ),
     "regularization_losses_are_toggled_live": layer("if variable.trainable])", "if trainable])"),
-    "fit_adds_the_regularization_losses": edit("weights.py", "losses[place : place + 1]", "[]"),
+    "fit_adds_the_regularization_losses": edit("variables.py", "losses[place : place + 1]", "[]"),
     "a_variable_carries_several_losses": edit(
-        "weights.py", "losses[place:] if", "losses[place : place + 1] if"
+        "variables.py", "losses[place:] if", "losses[place : place + 1] if"
     ),
-    "a_regularization_loss_must_be_callable": edit("weights.py", "if not callable(loss):", "if False:"),
+    "a_regularization_loss_must_be_callable": edit("variables.py", "if not callable(loss):", "if False:"),
     "arguments_go_along": layer("(training, (inputs,), choices.arguments)", "(training, (inputs,), {})"),
     "arguments_go_along_with_a_signature": layer("{**choices.arguments, **inputs}", "{**inputs}"),
     "output_shape_settles_a_shape": layer(
@@ -222,7 +222,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a_weights_file_goes_back_and_forth": NO_WEIGHTS,
     "a_checkpoint_goes_back_and_forth": UNTRACKED + NO_WEIGHTS,
     "frozen_in_fit_only_the_head_learns": NEVER_FROZEN,
-    "trainable_in_fit_all_weights_learn": edit("weights.py", "trainable=key in trained", "trainable=False"),
+    "trainable_in_fit_all_weights_learn": edit("variables.py", "trainable=key in trained", "trainable=False"),
     "it_works_in_the_functional_api": EVERY_DICT_IS_KEYWORDS,
     "training_reaches_it_in_the_functional_api": layer(
         "if not self.trainable or training is None:", "if True:"
@@ -231,7 +231,7 @@ MUTATIONS: dict[str, Mutation] = {
     "a_loop_by_hand_leaves_a_frozen_one": NEVER_FROZEN,
     "a_module_must_be_callable": edit("choosing.py", "        if callable(module):\n", "        if True:\n"),
     "the_other_attributes_are_optional": edit(
-        "weights.py", 'getattr(module, "variables", ())', "module.variables"
+        "variables.py", 'getattr(module, "variables", ())', "module.variables"
     ),
     "another_keras_layer_may_be_the_callable": traces(
         "function.call if isinstance(function, keras.layers.Layer) else function", "function"

@@ -15,37 +15,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topwork.auditing import audit
-    from topwork.backbone import Backbone, load_backbone
-    from topwork.classifier import Classifier, Prediction
-    from topwork.comparing import compare_runs
+    from topwork.backbones.backbone import Backbone, load_backbone
+    from topwork.classifiers.classifier import Classifier, Prediction
     from topwork.data.dataset import Dataset, Example
     from topwork.data.sources import load
     from topwork.data.split import Splits, split
     from topwork.errors import ImageError, InputError, MissingExtra, TopworkError
-    from topwork.evaluation import Evaluation, evaluate
-    from topwork.exporting import export, publish_module
-    from topwork.features import Features, extract
-    from topwork.finetuning import Finetuned
-    from topwork.recipe import (
-        AugmentRecipe,
-        BackboneRecipe,
-        FinetuneRecipe,
-        HeadRecipe,
-        Recipe,
-        SplitRecipe,
-    )
-    from topwork.reporting.writing import write_report
-    from topwork.training import Run, train
+    from topwork.evaluation.evaluate import Evaluation, evaluate
+    from topwork.features.extract import Features, extract
+    from topwork.jobs.audit import audit
+    from topwork.jobs.diff import compare_runs
+    from topwork.jobs.export import export, publish_module
+    from topwork.jobs.finetune import Finetuned
+    from topwork.jobs.train import Run, train
+    from topwork.recipe import AugmentRecipe, BackboneRecipe, FinetuneRecipe, HeadRecipe, Recipe, SplitRecipe
+    from topwork.runs.report.write import write_report
 
 __version__ = "0.1.0"
 
 # Where each public name lives. It is imported when it is first used, so that `import topwork` costs nothing.
 _HOMES = {
-    "Backbone": "backbone",
-    "load_backbone": "backbone",
-    "Classifier": "classifier",
-    "Prediction": "classifier",
+    "Backbone": "backbones.backbone",
+    "load_backbone": "backbones.backbone",
+    "Classifier": "classifiers.classifier",
+    "Prediction": "classifiers.classifier",
     "Dataset": "data.dataset",
     "Example": "data.dataset",
     "load": "data.sources",
@@ -55,25 +48,25 @@ _HOMES = {
     "InputError": "errors",
     "MissingExtra": "errors",
     "TopworkError": "errors",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "export": "exporting",
-    "publish_module": "exporting",
-    "Features": "features",
-    "extract": "features",
-    "Finetuned": "finetuning",
-    "finetune": "finetuning",
+    "Evaluation": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "export": "jobs.export",
+    "publish_module": "jobs.export",
+    "Features": "features.extract",
+    "extract": "features.extract",
+    "Finetuned": "jobs.finetune",
+    "finetune": "jobs.finetune",
     "AugmentRecipe": "recipe",
     "BackboneRecipe": "recipe",
     "FinetuneRecipe": "recipe",
     "HeadRecipe": "recipe",
     "Recipe": "recipe",
     "SplitRecipe": "recipe",
-    "Run": "training",
-    "train": "training",
-    "audit": "auditing",
-    "compare_runs": "comparing",
-    "write_report": "reporting.writing",
+    "Run": "jobs.train",
+    "train": "jobs.train",
+    "audit": "jobs.audit",
+    "compare_runs": "jobs.diff",
+    "write_report": "runs.report.write",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of _HOMES

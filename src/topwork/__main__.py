@@ -1,5 +1,5 @@
 """`python -m topwork` is `topwork`."""
 
-from topwork.cli import main
+from topwork.cli.main import main
 
 main()

@@ -1,1 +1,1 @@
-"""What may be wrong with a data set: copies, labels, pictures; found, told, and left to a person to mend."""
+"""What is wrong with the data: copies, doubtful labels, odd pictures. Read `findings` first."""

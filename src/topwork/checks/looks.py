@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from topwork.data.dataset import Dataset, Example
-from topwork.engine import core_count, stream
 from topwork.errors import ImageError, TopworkError
-from topwork.images import DECODER, decode, size_of
-from topwork.store import Store
+from topwork.features.store import Store
+from topwork.images.decode import DECODER, decode, size_of
+from topwork.parallel import core_count, stream
 
 LOOKED_PX = 192  # the side of what is measured; four thumbnails wide
 THUMBNAIL_PX = 48

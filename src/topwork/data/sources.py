@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from topwork.data.archive import ARCHIVE_SUFFIXES, is_archive, list_archive
 from topwork.data.dataset import Dataset, Example, FileImage, ImageSource, Problem, readable
 from topwork.data.folder import walk
-from topwork.data.grouping import group_by_pattern, is_pattern
+from topwork.data.groups import group_by_pattern, is_pattern
 from topwork.data.layout import (
     MANIFEST_SUFFIXES,
     Listing,

@@ -1,1 +1,1 @@
-"""A classifier in the formats of other programs: one file a format, each with its writer and its runner."""
+"""A classifier in other programs' formats, checked against the run. Read `formats` first."""

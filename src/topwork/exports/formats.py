@@ -27,7 +27,7 @@ FORMATS = (
     Format("openvino", "openvino_file", "", ("f32", "bf16", "fp16", "int8"), True, "OpenVINO", ()),
     Format(
         "onnx",
-        "onnx_file",
+        "onnx.file",
         ".onnx",
         ("f32", "fp16", "int8"),
         True,

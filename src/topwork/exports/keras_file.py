@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.backbones.conversion.tracing import keras_plainly
 from topwork.errors import TopworkError
 from topwork.exports.contents import KEY, Contents
 from topwork.exports.tensorflow_graph import joined
-from topwork.hub.tracing import keras_plainly
 
 if TYPE_CHECKING:
     import openvino as ov
 
-    from topwork.tuning.plan import Place, Plan, Step
-    from topwork.tuning.values import Value
+    from topwork.graphs.trainable.plan import Place, Plan, Step
+    from topwork.graphs.trainable.values import Value
 
 LABELS = "labels.txt"
 
@@ -59,8 +59,8 @@ def build(graph: ov.Model, contents: Contents) -> Any:
     """The graph as a functional `keras.Model`."""
     import keras
 
-    from topwork.tuning.plan import read
-    from topwork.tuning.values import Value, constant, plain, tensor
+    from topwork.graphs.trainable.plan import read
+    from topwork.graphs.trainable.values import Value, constant, plain, tensor
 
     whole, names, widths = joined(graph)
     plan = read(whole, output="answers")
@@ -127,7 +127,7 @@ def _width(step: Step, plan: Plan) -> int | None:
 
 
 def _made(step: Step, values: list[Value], bias: Array | None) -> Value:
-    from topwork.tuning.operators import apply
+    from topwork.graphs.trainable.operators import apply
 
     held = len(values) > 1 and isinstance(values[1].tensor, np.ndarray) and values[0].of_images
     if held and step.kind in ("Convolution", "GroupConvolution") and len(step.shapes[0]) == 4:
@@ -144,7 +144,7 @@ def _for_each_image(value: Value, like: Value) -> Value:
     """A constant once for each image, of which a model doesn't know the number before it runs (a class token)."""
     import keras
 
-    from topwork.tuning.values import Value, apart, reshaped, tensor
+    from topwork.graphs.trainable.values import Value, apart, reshaped, tensor
 
     x = apart(like)
     zero = keras.ops.zeros_like(keras.ops.mean(x, axis=tuple(range(1, len(x.shape))), keepdims=True))
@@ -155,8 +155,8 @@ def _for_each_image(value: Value, like: Value) -> Value:
 def _convolution(step: Step, image: Value, kernel: Array, bias: Array | None) -> Value:
     import keras
 
-    from topwork.tuning.spatial import bordered, window_of
-    from topwork.tuning.values import Value, channels_last, tensor
+    from topwork.graphs.trainable.spatial import bordered, window_of
+    from topwork.graphs.trainable.values import Value, channels_last, tensor
 
     image = channels_last(image)
     grouped = step.kind == "GroupConvolution"
@@ -192,7 +192,7 @@ def _convolution(step: Step, image: Value, kernel: Array, bias: Array | None) ->
 def _dense(step: Step, value: Value, weight: Array, bias: Array | None) -> Value:
     import keras
 
-    from topwork.tuning.values import Value, plain, reshaped, tensor
+    from topwork.graphs.trainable.values import Value, plain, reshaped, tensor
 
     weight = weight.T if step.attributes["transpose_b"] else weight
     layer = keras.layers.Dense(weight.shape[1], use_bias=bias is not None, name=f"matmul_{step.place.node}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.exports.contents import HEAD, KEY, Contents
-from topwork.exports.quantising import quantised
+from topwork.exports.quantise import quantised
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from topwork.data.dataset import Example
+from topwork.evaluation.significance import mcnemar
 from topwork.exports.contents import Contents
-from topwork.exports.pictures import pixels_of, whole_pixels
-from topwork.significance import mcnemar
+from topwork.exports.photos import pixels_of, whole_pixels
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Array], dict[str, Array]]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.backbones.conversion.tracing import keras_plainly
 from topwork.exports.contents import Contents
 from topwork.exports.tensorflow_graph import Resize, make_call
-from topwork.hub.tracing import keras_plainly
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -35,7 +35,7 @@ def make_call(
     """
     import tensorflow as tf
 
-    from topwork.tuning.trainable import GraphLayer
+    from topwork.graphs.trainable.layer import GraphLayer
 
     whole, names, widths = joined(graph)
     layer = GraphLayer(whole, output="answers", dtype="float32")

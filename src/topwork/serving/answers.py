@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from topwork.attention import overlay
+from topwork.classifiers.attention import overlay
 from topwork.errors import ImageError
 from topwork.serving.models import Look, Served
 

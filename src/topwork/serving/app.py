@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +17,12 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from topwork import __version__
 from topwork.errors import InputError
 from topwork.serving import kserve
 from topwork.serving.answers import Answers, Problem, model_answer, picture_answer
+from topwork.serving.figures import Figures
 from topwork.serving.guard import Guard, State, problem
 from topwork.serving.intake import Intake, pictures_of
-from topwork.serving.metrics import Figures
 from topwork.serving.models import Registry, Served
 from topwork.serving.settings import Limits, Refused
 from topwork.serving.work import Desk
@@ -87,7 +87,7 @@ def make_app(
         if task:
             task.cancel()
 
-    app = FastAPI(title="Topwork", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Topwork", version=version("topwork"), lifespan=life, docs_url=None, redoc_url=None)
     _predicting(app, registry, desk, intake, figures)
     _protocol(app, registry, desk, intake, figures, state)
     _health(app, figures, state)

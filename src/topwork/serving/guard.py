@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from topwork.serving.metrics import Figures
+from topwork.serving.figures import Figures
 
 HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 FREE = (*HEALTH, "/", "/page.css", "/page.js")  # needs no token

@@ -11,12 +11,12 @@ import binascii
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
-from topwork import __version__
 from topwork.errors import ImageError
 from topwork.serving.models import Look, Served
 from topwork.serving.settings import Limits, Refused
@@ -64,7 +64,7 @@ class Asked:
 
 
 def server_answer() -> dict[str, Any]:
-    return {"name": "topwork", "version": __version__, "extensions": []}
+    return {"name": "topwork", "version": version("topwork"), "extensions": []}
 
 
 def metadata(served: Served) -> dict[str, Any]:

@@ -13,14 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from topwork.attention import Looker
-from topwork.backbone import LAST
-from topwork.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier, Prediction
-from topwork.engine import Engine
+from topwork.backbones.backbone import LAST
+from topwork.backbones.engine import Engine
+from topwork.classifiers.attention import Looker
+from topwork.classifiers.classifier import (
+    CALIBRATION,
+    DESCRIPTION,
+    GRAPH,
+    HEAD,
+    WEIGHTS,
+    Classifier,
+    Prediction,
+)
+from topwork.classifiers.neighbours import NEIGHBOURS, Neighbours, load_neighbours
 from topwork.errors import ImageError, InputError, one_of
-from topwork.images import decode, size_of
-from topwork.neighbours import NEIGHBOURS, Neighbours, load_neighbours
-from topwork.runfolder import REPORT
+from topwork.images.decode import decode, size_of
+from topwork.runs.folder import REPORT
 
 Stamp = tuple[tuple[int, int] | None, ...]
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from topwork.engine import core_count
 from topwork.errors import InputError, MissingExtra
+from topwork.parallel import core_count
 from topwork.serving.settings import Limits
 
 try:

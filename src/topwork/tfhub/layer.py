@@ -14,7 +14,7 @@ from topwork.tfhub.choosing import check_outputs, get_function, get_module, take
 from topwork.tfhub.frameworks import keras, tf
 from topwork.tfhub.shapes import batched, from_shapes, set_shapes, to_shapes
 from topwork.tfhub.traces import common_dtype, conform, input_specs, signature_specs, symbolic, takes_training
-from topwork.tfhub.weights import attach_losses, keras_variables
+from topwork.tfhub.variables import attach_losses, keras_variables
 
 _log = logging.getLogger("topwork.tfhub")
 

@@ -28,7 +28,7 @@ def resolve(handle: str | os.PathLike[str]) -> str:
     scheme, separator, _ = text.partition("://")
     if os.path.isdir(text) or (separator and scheme not in ("http", "https")):  # noqa: PTH112
         return text
-    from topwork.hub.resolve import resolve as resolve_module
+    from topwork.backbones.hub.resolve import resolve as resolve_module
 
     return str(resolve_module(text))
 

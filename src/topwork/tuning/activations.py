@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork import graph as graphs
 from topwork.data.dataset import Dataset
-from topwork.engine import core_count, stream
 from topwork.errors import ImageError, InputError, TopworkError
-from topwork.images import DECODER, decode
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import ACTIVATION, EARLY
+from topwork.images.augment import view
+from topwork.images.decode import DECODER, decode
+from topwork.parallel import core_count, stream
 from topwork.recipe import AugmentRecipe, Fit, Precision
-from topwork.tuning.augment import view
-from topwork.tuning.cuts import ACTIVATION, EARLY
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -162,7 +162,7 @@ class _Worker:
     """Runs the prefix on one picture and writes what it gives into its place; from any thread."""
 
     def __init__(self, prefix: ov.Model, precision: Precision, activation: Array, early: Array) -> None:
-        from topwork.engine import compile_model
+        from topwork.graphs.compile import compile_model
 
         self._compiled = compile_model(prefix, precision, threads=core_count())
         self._local = threading.local()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork import graph as graphs
-from topwork.backbone import LAST, TUNED, retuned
-from topwork.classifier import Classifier
+from topwork.backbones.backbone import LAST, TUNED, retuned
+from topwork.classifiers.classifier import Classifier
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import Cut, join
 from topwork.heads.head import Head, Layer
-from topwork.tuning.cuts import Cut, join
 from topwork.tuning.start import HeldScore, temperature_of
 
 if TYPE_CHECKING:

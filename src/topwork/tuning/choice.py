@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from topwork.backbone import Backbone
-from topwork.engine import Engine
+from topwork.backbones.backbone import Backbone
+from topwork.backbones.engine import Engine
 from topwork.errors import InputError
+from topwork.graphs.cuts import Cut
 from topwork.recipe import FinetuneRecipe
-from topwork.tuning.cuts import Cut
 
 # A step of training against the engine's forward run of the same graph, for one image (docs/benchmarks.md).
 STEP_COST = 6.0
@@ -21,7 +21,7 @@ def forward_seconds(backbone: Backbone, *, images: int = 12) -> float:
     """What the engine takes for one image, all cores at work; measured."""
     import numpy as np
 
-    from topwork.engine import stream
+    from topwork.parallel import stream
 
     side = backbone.facts.size_px
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import keras  # noqa: TID253
 import numpy as np
 
+from topwork.graphs.trainable.layer import GraphLayer
 from topwork.tuning.checkpoint import State
-from topwork.tuning.trainable import GraphLayer
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -60,7 +60,7 @@ def graph_body(
     Args:
         graph: from pictures or activations to features.
         recipe: `rate_decay`.
-        depth: of nodes by their names, in stages (`topwork.tuning.cuts.depths`); None: all learn at one rate.
+        depth: of nodes by their names, in stages (`topwork.graphs.cuts.depths`); None: all learn at one rate.
         fixed: names of nodes.
 
     Raises:

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork import graph as graphs
-from topwork.classifier import Classifier, targets_for
+from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.score import targets_for
 from topwork.data.dataset import Dataset
-from topwork.data.grouping import group_numbers
+from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, folds, split
 from topwork.errors import InputError
-from topwork.heads.fitting import sample_weights
+from topwork.graphs import features as graphs
+from topwork.heads.fit import sample_weights
 from topwork.recipe import Recipe
-from topwork.tuning.sources import Source
+from topwork.tuning.inputs import Source
 
 if TYPE_CHECKING:
     import openvino as ov
 
-    from topwork.features import Features
+    from topwork.features.extract import Features
 
 Array = np.ndarray[Any, Any]
 FOLDS = 5  # of the images to learn from, for the head that a tuning begins with

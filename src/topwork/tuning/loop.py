@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from topwork.engine import stream
 from topwork.errors import Stopped
+from topwork.parallel import stream
+from topwork.progress import Watch
 from topwork.recipe import FinetuneRecipe
-from topwork.tensorboard import scalars
+from topwork.storage.tensorboard import scalars
 from topwork.tuning.checkpoint import Epoch, State, load_state, save_state
+from topwork.tuning.inputs import Source
 from topwork.tuning.learner import Learner
 from topwork.tuning.lesson import Lesson
-from topwork.tuning.sources import Source
-from topwork.watch import Watch
 
 Array = np.ndarray[Any, Any]
 PATIENCE = 5  # epochs without a lower validation loss, after which it stops

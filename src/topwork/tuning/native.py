@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from topwork.backbone import LAST, Backbone, BackboneFacts, backbone_of
+from topwork.backbones.backbone import LAST, Backbone, BackboneFacts, backbone_of
+from topwork.backbones.hub.handle import parse
+from topwork.backbones.hub.resolve import resolve
+from topwork.backbones.module import load_module
 from topwork.errors import InputError, TopworkError
-from topwork.hub.handle import parse
-from topwork.hub.module import load_module
-from topwork.hub.pixels import pixels
-from topwork.hub.resolve import resolve
+from topwork.graphs.pixels import pixels
 from topwork.tuning.learner import Body
 
 Array = np.ndarray[Any, Any]
@@ -68,8 +68,8 @@ def native_backbone(body: Body, facts: BackboneFacts, folder: Path) -> Backbone:
 
 def _check(body: Body, backbone: Backbone) -> None:
     """The published features of the graph are those of the body."""
-    from topwork import graph as graphs
-    from topwork.engine import Engine
+    from topwork.backbones.engine import Engine
+    from topwork.graphs import features as graphs
 
     facts = dataclasses.replace(backbone.facts, views="one", precision="f32")
     size = facts.size_px

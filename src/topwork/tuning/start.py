@@ -14,17 +14,18 @@ import numpy as np
 
 from topwork.data.dataset import Dataset
 from topwork.data.split import Splits
-from topwork.engine import compile_model, core_count, stream
-from topwork.features import Features
-from topwork.heads.fitting import fit_head
+from topwork.evaluation.significance import gains_of_groups
+from topwork.features.extract import Features
+from topwork.graphs.compile import compile_model
+from topwork.heads.fit import fit_head
 from topwork.heads.head import Layer, fit_temperature
 from topwork.heads.linear import fit_linear, fold_affine, moments
+from topwork.parallel import core_count, stream
+from topwork.progress import Silent
 from topwork.recipe import Recipe
-from topwork.significance import gains_of_groups
 from topwork.tuning.learner import Start
 from topwork.tuning.lesson import Lesson
 from topwork.tuning.loop import log_losses, score
-from topwork.watch import Silent
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork.backbone import Backbone
+from topwork.backbones.backbone import Backbone
+from topwork.graphs.cuts import Cut, cut_named, depths, find_cuts, split_at
 from topwork.tuning.activations import store_activations
 from topwork.tuning.choice import affordable_cuts, forward_seconds, thinned, trial_seconds
-from topwork.tuning.cuts import Cut, cut_named, depths, find_cuts, split_at
+from topwork.tuning.inputs import Stored
 from topwork.tuning.learner import Learner, graph_body
 from topwork.tuning.lesson import Lesson
 from topwork.tuning.loop import logits_of
-from topwork.tuning.sources import Stored
 from topwork.tuning.start import HeldScore, solve_start
 
 if TYPE_CHECKING:
     import openvino as ov
 
-    from topwork.backbone import BackboneFacts
+    from topwork.backbones.backbone import BackboneFacts
     from topwork.data.dataset import Dataset
+    from topwork.progress import Watch
     from topwork.recipe import FinetuneRecipe, Recipe
-    from topwork.watch import Watch
 
 Array = np.ndarray[Any, Any]
 IMAGES, HELD = 640, 320  # to learn from and to choose by, at most

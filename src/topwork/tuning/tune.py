@@ -15,30 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork import graph as graphs
-from topwork.backbone import LAST, BackboneFacts
-from topwork.classifier import Classifier
+from topwork.backbones.backbone import LAST, BackboneFacts
+from topwork.classifiers.classifier import Classifier
 from topwork.data.dataset import Dataset
-from topwork.data.grouping import group_numbers
+from topwork.data.groups import group_numbers
 from topwork.data.split import Splits
 from topwork.errors import InputError
-from topwork.features import Features
+from topwork.features.extract import Features
+from topwork.graphs import features as graphs
+from topwork.graphs.cuts import Cut, depths, only_last, split_at
+from topwork.graphs.trainable.layer import patch
 from topwork.heads.head import softmax
+from topwork.progress import Watch
 from topwork.recipe import Recipe
 from topwork.tuning.activations import store_activations
 from topwork.tuning.blend import assembled, best_blend, can_blend, head_alone
 from topwork.tuning.checkpoint import CHECKPOINT, Epoch, State, load_state
 from topwork.tuning.choice import affordable_epochs
-from topwork.tuning.cuts import Cut, depths, only_last, split_at
+from topwork.tuning.inputs import Pictures, Stored
 from topwork.tuning.learner import Body, Learner, Start, graph_body
 from topwork.tuning.lesson import Lesson, digest_of, held_apart, lesson_of
 from topwork.tuning.loop import fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
-from topwork.tuning.sources import Pictures, Stored
 from topwork.tuning.start import HeldScore, Saved, frozen_logits, head_layer, solve_start
-from topwork.tuning.trainable import patch
 from topwork.tuning.trial import Chosen, Tried, choose_cut
-from topwork.watch import Watch
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -1,0 +1,1 @@
+"""A handle becomes files, and these a backbone with its engine. Read `backbone` first."""

@@ -1,0 +1,186 @@
+"""A backbone: a published network made ready here, and all that is known of it, in one frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from topwork.backbones.hub.resolve import Progress, Say
+from topwork.backbones.module import Module, load_module
+from topwork.errors import InputError, one_of
+from topwork.graphs import features as graphs
+from topwork.images.decode import DECODER
+from topwork.recipe import Fit, PixelChoice, PixelRange, Precision, Views
+
+if TYPE_CHECKING:
+    import openvino as ov
+from topwork.graphs.features import Block
+
+LAST, LAST_ROOTED, TUNED = "last", "last_rooted", "tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What is known of a backbone and travels with a classifier. `precision` is what it runs in, never "auto".
+
+    `tuned`: what of it learnt from its user's own photos, such as "after block9"; empty where it is as published.
+    """
+
+    handle: str
+    size_px: int
+    fit: Fit
+    views: Views
+    precision: Precision
+    pixels: PixelRange
+    blocks: tuple[Block, ...]
+    license: str
+    source: str
+    fingerprint: str
+    tuned: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a feature vector has."""
+        return self.blocks[-1].stop
+
+    def columns(self, names: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The positions in the feature vector of the blocks `names`, in the vector's own order."""
+        ranges = [np.arange(b.start, b.stop) for b in self.blocks if b.name in names]
+        return np.concatenate(ranges).astype(np.int64)
+
+    def __str__(self) -> str:
+        views = "" if self.views == "one" else f", views {self.views}"
+        tuned = f", tuned {self.tuned}" if self.tuned else ""
+        return f"{self.handle} at {self.size_px} px, {self.precision}{views}{tuned}"
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "blocks"}
+        return plain | {"blocks": [[b.name, b.start, b.stop] for b in self.blocks]}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> BackboneFacts:
+        known = {name: plain[name] for name in cls.__slots__ if name not in ("blocks", "tuned")}
+        known["tuned"] = plain.get("tuned", "")  # no such thing in runs of before
+        return cls(**known, blocks=tuple(Block(name, start, stop) for name, start, stop in plain["blocks"]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backbone:
+    """Facts, and the graph: `image` uint8 (1, S, S, 3) in [0, 255] RGB to `features` float32 (1, width)."""
+
+    facts: BackboneFacts
+    graph: ov.Model
+
+
+def load_backbone(
+    handle: str,
+    *,
+    size_px: int | None = None,
+    fit: Fit = "stretch",
+    views: Views = "one",
+    precision: Precision = "auto",
+    pixels: PixelChoice = "auto",
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Backbone:
+    """Make a network ready as a feature extractor.
+
+    Args:
+        handle: the network's name, address or path (see `topwork.backbones.hub.handle`).
+        size_px: the side of its square input; None for the size it was trained at.
+        fit: how a picture that is not square becomes so.
+        views: which turned copies of each picture are averaged.
+        precision: "auto" takes bf16 where the processor computes in it, else f32.
+        pixels: the values it wants; "auto" for what its source states or it shows, else its format's custom.
+        progress: told of the bytes fetched, and of how many there are.
+        say: told of what else happens while fetching.
+
+    Raises:
+        InputError: an unknown name, a size out of range, or a network that takes no picture.
+        TopworkError: it can't be fetched, or what came is damaged.
+        MissingExtra: a package that it needs is not installed.
+
+    >>> load_backbone("efficientnet-lite0").facts.width
+    11520
+    """
+    if fit not in get_args(Fit):
+        raise InputError(one_of(fit, get_args(Fit), what="fit"))
+    precision = resolve_precision(precision)
+    return backbone_of(
+        load_module(handle, size_px=size_px, range=pixels, progress=progress, say=say),
+        fit=fit,
+        views=views,
+        precision=precision,
+    )
+
+
+def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision) -> Backbone:
+    """Pool a module's stages and last layer into one feature vector.
+
+    First all stages: what each block saw after its spatial filter, and the last layer where it can't be negative;
+    rooted. Beside them the last layer as it was published. docs/benchmarks.md has what else was measured.
+    """
+    rooted = (*module.stages, *((LAST,) if module.rectified else ()))
+    graph = graphs.average_views(graphs.pool(module.graph, [LAST], rooted=rooted), views)
+    names = (*module.stages, *((LAST_ROOTED,) if module.rectified else ()), LAST)
+    stops = np.cumsum([module.graph.output(name).shape[1] for name in (*rooted, LAST)]).tolist()
+    starts = [0, *stops[:-1]]
+    facts = BackboneFacts(
+        handle=module.handle,
+        size_px=module.size_px,
+        fit=fit,
+        views=views,
+        precision=precision,
+        pixels=module.pixels.range,
+        blocks=tuple(Block(*block) for block in zip(names, starts, stops, strict=True)),
+        license=module.license,
+        source=module.source,
+        fingerprint=_fingerprint(graph, fit, precision),
+    )
+    return Backbone(facts, graph)
+
+
+def retuned(backbone: Backbone, graph: ov.Model, tuned: str, *, beside: bool = False) -> Backbone:
+    """The same backbone with other weights: `graph`, whose features are the last layer's, in place of its own.
+
+    With `beside`, the features are the backbone's own and, behind them, as a block `TUNED`, the tuned last layer's.
+    """
+    facts, width = backbone.facts, graph.outputs[0].shape[1]
+    own = (*facts.blocks, Block(TUNED, facts.width, width)) if beside else (Block(LAST, 0, width),)
+    return Backbone(
+        dataclasses.replace(
+            facts,
+            blocks=own,
+            fingerprint=_fingerprint(graph, facts.fit, facts.precision),
+            tuned=tuned,
+        ),
+        graph,
+    )
+
+
+def resolve_precision(precision: Precision) -> Precision:
+    """What "auto" means on this processor; f32 and bf16 stay as they are."""
+    if precision not in get_args(Precision):
+        raise InputError(one_of(precision, get_args(Precision), what="precision"))
+    if precision != "auto":
+        return precision
+    return "bf16" if computes_in_bf16() else "f32"
+
+
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bf16; OpenVINO runs a graph in f32 where it has none."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision) -> str:
+    """All that a feature depends on besides the image's bytes."""
+    facts = [graphs.digest(graph), DECODER, fit, precision]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

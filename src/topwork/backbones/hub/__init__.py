@@ -1,0 +1,1 @@
+"""Published modules: their names, fetching them, keeping them. Read `handle` first."""

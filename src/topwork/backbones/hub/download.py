@@ -1,0 +1,227 @@
+"""From an https address to a verified module in the cache: fetched once, whole, and looked at before it is kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from topwork.backbones.hub.https import Fetched, Progress, fetch
+from topwork.backbones.hub.modules import (
+    CONTENT,
+    DamagedModule,
+    ModuleInfo,
+    address,
+    key_of,
+    leftovers,
+    lock_of,
+    modules_folder,
+    read_record,
+    verify,
+    waiting_for,
+    write_record,
+)
+from topwork.backbones.hub.unpack import DamagedError, packing_of, unpack
+from topwork.backbones.hub.whole import SUFFIXES, TFLITE_MAGIC, check_whole
+from topwork.errors import InputError
+from topwork.storage.folders import discard, held, storage_error
+
+__all__ = ["Fetched", "Progress", "fetch_module", "module_in"]
+
+_SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb")
+_SINGLE = (".onnx", ".tflite", ".keras", ".xml")
+
+
+def fetch_module(
+    url: str,
+    *,
+    root: Path | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """The module at an https address: its folder (a SavedModel) or file (.onnx, .tflite, .keras) in the cache.
+
+    What is kept is held to its record at every use, byte by byte; a damaged entry is fetched again. Of several
+    processes that want the same module one fetches it. Stopped at any moment, nothing half-made is ever used, and
+    the next call goes on where this one was, if the server allows it.
+
+    Args:
+        root: the cache folder; None for `$TFHUB_CACHE_DIR` or the cache (see `modules.modules_folder`).
+        offline: use what is kept, or fail.
+        progress: told (bytes so far, total or None).
+        say: told a line when another process has to be waited for, or a damaged module is fetched again.
+
+    Raises:
+        InputError: not https; nothing there; a web page or another thing that is no module; a hostile archive;
+            offline and not kept.
+        DamagedModule: offline, and what is kept is damaged.
+        TopworkError: it can't be fetched, or comes damaged.
+
+    >>> fetch_module("https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5")  # doctest: +SKIP
+    """
+    url = address(url)
+    entry = modules_folder(root) / key_of(url)
+    try:
+        return _kept(entry, url)
+    except FileNotFoundError:
+        if offline:
+            raise InputError(
+                f"{url} is not kept in {entry.parent}, and nothing is fetched offline. Fetch it once while online: "
+                f"topwork modules pull {url}"
+            ) from None
+    except DamagedModule as damage:
+        if offline:
+            raise DamagedModule(
+                f"{damage}. Offline it can't be fetched again; when online: topwork modules pull {url}"
+            ) from None
+    with held(lock_of(entry), waiting=waiting_for(url, say)):
+        try:
+            return _kept(entry, url)  # by the process that had the lock before
+        except FileNotFoundError:
+            pass
+        except DamagedModule as damage:
+            if say:
+                say(f"{damage}: it is fetched again")
+        _make(entry, url, progress, say)
+        return _kept(entry, url)
+
+
+def request_address(url: str) -> str:
+    """What a server is asked for: TF Hub's protocol, which others follow too, names the archive by a query.
+
+    An address that names a file, or has a query of its own, is asked for as it is.
+
+    >>> request_address("https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5")
+    'https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5?tf-hub-format=compressed'
+    """
+    parts = urlsplit(url)
+    names_file = re.search(r"\.[a-z][a-z0-9]*$", parts.path.lower())
+    if parts.query or (names_file and parts.hostname != "tfhub.dev"):
+        return url
+    return parts._replace(query="tf-hub-format=compressed").geturl()
+
+
+def module_in(folder: Path, *, shown: str) -> Path:
+    """The module in a folder of unpacked files: a SavedModel folder, or a single file. Raises `InputError`."""
+    names = {path.name: path for path in folder.iterdir()}
+    if any(name in names for name in _SAVED_MODEL):
+        return folder
+    single = [path for path in names.values() if path.is_file() and path.suffix.lower() in _SINGLE]
+    if len(single) == 1:
+        return single[0]
+    inner = [path for path in names.values() if path.is_dir()]
+    if not single and len(inner) == 1:  # a folder around the whole
+        return module_in(inner[0], shown=shown)
+    raise InputError(
+        f"{shown}: expected a module: {' or '.join(_SAVED_MODEL)}, or one file that ends in "
+        f"{', '.join(_SINGLE)}; it holds {', '.join(sorted(names)[:5]) or 'nothing'}"
+    )
+
+
+def _kept(entry: Path, url: str) -> Path:
+    """The verified module. Raises `FileNotFoundError` where there is no entry, `DamagedModule`."""
+    try:
+        entry.lstat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise storage_error(error, entry.parent) from error
+    verify(entry, url=url)
+    return module_in(entry / CONTENT, shown=url)
+
+
+def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str], None] | None) -> None:
+    """Fetch, unpack, look, record, and move into place at once. Called under the entry's lock."""
+    part, new, old = leftovers(entry)
+    try:
+        discard(new)
+        fetched = _fetch_whole(url, part / "file", new / CONTENT, progress)
+        info = write_record(
+            new, url=url, final_url=fetched.url, sha256=fetched.sha256, size_bytes=fetched.size_bytes
+        )
+        if say and _differs(entry, info):
+            say(f"{url}: the files are others than those that were fetched there before")
+        discard(old)
+        discard(part)  # before the entry is there: then nobody looks for what a kill left over
+        if os.path.lexists(entry):
+            entry.rename(old)
+        new.rename(entry)
+    except OSError as error:
+        raise storage_error(error, entry) from error
+    finally:
+        discard(new)
+        discard(old)
+
+
+def _fetch_whole(url: str, file: Path, content: Path, progress: Progress | None) -> Fetched:
+    """Fetch to `file` and put what is in it below `content`. What turned out to be no module is not kept."""
+    attempt = 0
+    while True:
+        attempt += 1
+        fetched = fetch(request_address(url), file, shown=url, progress=progress)
+        try:
+            _place(fetched, content, url)
+            module_in(content, shown=url)
+        except InputError:  # it would be the same the next time
+            discard(file.parent)
+            raise
+        except DamagedError:
+            discard(file.parent)
+            if not fetched.resumed or attempt == 3:
+                raise
+            # Pieces may not have fitted, whatever the server said of them: once more, from the beginning.
+            discard(content.parent)
+        else:
+            return fetched
+
+
+def _place(fetched: Fetched, content: Path, url: str) -> None:
+    """What was fetched, looked at and put below `content`: an archive's files, or the one file."""
+    with fetched.path.open("rb") as file:
+        start = file.read(1024)
+    name = _file_name(start, url, fetched.url)
+    suffix = Path(name).suffix.lower()
+    packing = packing_of(fetched.path)
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise InputError(
+            f"{url}: expected a module; the server sent a web page ({fetched.size_bytes:,} bytes, from "
+            f"{fetched.url}), as for signing in or proving to be human. Fetch the module with a browser "
+            "and give its path; for Kaggle, use a kaggle: handle"
+        )
+    if packing and not (suffix == ".keras" and packing == "zip"):
+        unpack(fetched.path, content, shown=url)
+        return
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"{url}: expected a tar, tar.gz or zip, or a file that ends in {', '.join(SUFFIXES)}; got "
+            f"{fetched.size_bytes:,} bytes that begin with {start[:16]!r}"
+        )
+    named = fetched.path.with_name(name)
+    try:
+        check_whole(fetched.path, suffix, shown=url)
+        content.mkdir(parents=True)
+        fetched.path.rename(content / name)
+    except OSError as error:
+        raise storage_error(error, named) from error
+
+
+def _file_name(start: bytes, asked: str, final: str) -> str:
+    """A name for a single file: of the address that was asked for, or else of where it led."""
+    names = [
+        re.sub(r"[^A-Za-z0-9._-]+", "_", urlsplit(url).path.rpartition("/")[2]) for url in (asked, final)
+    ]
+    for name in names:
+        if Path(name).suffix.lower() in SUFFIXES:
+            return name.lstrip(".-")
+    return f"{names[0].strip('.-') or 'model'}.tflite" if start[4:8] == TFLITE_MAGIC else names[0]
+
+
+def _differs(entry: Path, info: ModuleInfo) -> bool:
+    """Whether the damaged entry's record, if it can be read, is of other files."""
+    try:
+        return read_record(entry).files != info.files
+    except DamagedModule:
+        return False

@@ -1,0 +1,195 @@
+"""`hf:OWNER/REPO[@REVISION][/FILE]`: modules fetched by huggingface_hub, into its own cache.
+
+huggingface_hub resumes, shows progress and compares lengths; the SHA-256 that the hub tells of large files is
+compared here, and what is kept is held to what came by `foreign`. HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN
+and HF_HUB_OFFLINE are honoured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from topwork.backbones.hub.foreign import Found, files_below, keep, one_line
+from topwork.backbones.hub.modules import DamagedModule
+from topwork.errors import InputError, MissingExtra, TopworkError, one_of
+
+SUFFIXES = (".xml", ".onnx", ".tflite", ".keras")
+SAVED_MODEL = "saved_model.pb"
+# What belongs to a SavedModel beside its graph.
+_PARTS = ("variables/", "assets/", "assets.extra/", "fingerprint.pb", "keras_metadata.pb")
+_NAME = re.compile(r"(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?")
+
+
+def fetch_hf(name: str, *, offline: bool = False) -> Path:
+    """The folder (a SavedModel) or file of a module in a repository of the Hugging Face hub.
+
+    Fetched once, with the files that belong to it (an .xml's .bin, an .onnx's data), verified at each use.
+
+    Args:
+        name: `owner/repo[@revision][/file]`. Without a revision, the main branch as it is at the first fetch is
+            kept and used from then on. Without a file, the only module in the repository; a SavedModel's file
+            is its folder.
+        offline: use what is in huggingface_hub's cache, or fail; so too where HF_HUB_OFFLINE is set.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        InputError: no such repository, revision or file, or not without a token; several modules, of which one must
+            be named; offline and not kept.
+        DamagedModule: offline and damaged, or other than what first came, or than the hub says.
+        TopworkError: it can't be fetched.
+
+    Follows https://huggingface.co/docs/huggingface_hub/guides/download
+    """
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        raise MissingExtra(f"the module hf:{name}", "hf") from None
+
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise InputError(f"expected hf:OWNER/REPO[@REVISION][/FILE]; got 'hf:{name}'")
+    # Read now: huggingface_hub itself reads its variables once, when it is first imported.
+    cache = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
+    told = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    repo, revision, file = parts["repo"], parts["revision"], parts["file"]
+    return keep(
+        f"hf:{name}",
+        cache,
+        offline=offline or told or bool(constants.HF_HUB_OFFLINE),
+        find=lambda: _find(cache, repo, revision or "main", file, name),
+        fetch=lambda damaged: _fetch(cache, repo, damaged or revision, file, name, again=damaged is not None),
+    )
+
+
+def choose(names: Sequence[str], file: str | None, shown: str) -> tuple[str, tuple[str, ...]]:
+    """Of a repository's files the module (a file, or a SavedModel's folder, "" at the top) and all that belong to it.
+
+    Raises `InputError` where there is none, none of that name, or several and none is named.
+    """
+    modules = {str(PurePosixPath(n).parent): n for n in names if PurePosixPath(n).name == SAVED_MODEL}
+    modules = {"" if folder == "." else folder: n for folder, n in modules.items()}
+    for n in names:
+        path = PurePosixPath(n)
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES and (suffix != ".xml" or str(path.with_suffix(".bin")) in names):
+            modules[n] = n
+    if file is None:
+        if not modules:
+            raise InputError(
+                f"{shown}: expected a module, {SAVED_MODEL} or a file that ends in {', '.join(SUFFIXES)}; the "
+                f"repository holds {_some(names)}"
+            )
+        if len(modules) > 1:
+            raise InputError(
+                f"{shown} holds several modules: name one of {', '.join(sorted(modules.values()))}"
+            )
+        (wanted,) = modules
+    else:
+        asked = file.rstrip("/")
+        wanted = next((m for m, n in modules.items() if asked in (m, n)), asked)
+        if wanted not in modules:
+            known = sorted(modules.values()) or sorted(names)
+            raise InputError(f"{shown}: {one_of(file, known, what='file')}")
+    return wanted, tuple(sorted(n for n in names if _belongs(n, wanted, modules[wanted])))
+
+
+def _belongs(name: str, module: str, main: str) -> bool:
+    if PurePosixPath(main).name == SAVED_MODEL:
+        inside = name.removeprefix(f"{module}/" if module else "")
+        return name == main or (inside.startswith(_PARTS) and (not module or name.startswith(f"{module}/")))
+    if main.endswith(".xml"):
+        return name in (main, str(PurePosixPath(main).with_suffix(".bin")))
+    return name == main or (main.endswith(".onnx") and name.startswith((f"{main}_data", f"{main}.data")))
+
+
+def _find(cache: Path, repo: str, revision: str, file: str | None, name: str) -> Found | None:
+    """The module in huggingface_hub's cache: `models--OWNER--REPO/{refs/REVISION, snapshots/COMMIT/…}`."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
+    except OSError:
+        commit = revision  # a commit has no file in refs
+    snapshot = folder / "snapshots" / commit
+    if not snapshot.is_dir():
+        return None
+    try:
+        module, names = choose(files_below(snapshot), file, f"hf:{name}")
+    except InputError:
+        return None
+    return Found(snapshot / module, snapshot, names, commit)
+
+
+def _fetch(
+    cache: Path, repo: str, revision: str | None, file: str | None, name: str, *, again: bool
+) -> Found:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    try:
+        info = api.model_info(repo, revision=revision, files_metadata=True)
+        commit = str(info.sha)
+        digests = {sibling.rfilename: _digest(sibling) for sibling in info.siblings or ()}
+        module, chosen = choose(tuple(digests), file, f"hf:{name}")
+        for file_name in chosen:
+            path = _download(api, cache, repo, commit, file_name, digests[file_name], name, again=again)
+    except TopworkError:
+        raise
+    except Exception as error:
+        raise _explained(error, repo, revision, name) from error
+    snapshot = path.parents[len(PurePosixPath(file_name).parts) - 1]
+    return Found(snapshot / module, snapshot, chosen, commit)
+
+
+def _download(
+    api: Any, cache: Path, repo: str, commit: str, file: str, digest: str | None, name: str, *, again: bool
+) -> Path:
+    def fetched(*, force: bool) -> tuple[Path, str]:
+        path = Path(api.hf_hub_download(repo, file, revision=commit, cache_dir=cache, force_download=force))
+        with path.open("rb") as opened:
+            return path, hashlib.file_digest(opened, "sha256").hexdigest()
+
+    path, got = fetched(force=again)
+    if digest not in (None, got) and not again:  # another program fetched it, and it was damaged since
+        path, got = fetched(force=True)
+    if digest not in (None, got):
+        raise DamagedModule(
+            f"hf:{name}: {file} came damaged: the hub tells the SHA-256 {digest}, it has {got}; try again"
+        )
+    return path
+
+
+def _digest(sibling: Any) -> str | None:
+    """The SHA-256 of a large file; the hub tells none of small ones."""
+    lfs = sibling.lfs
+    found = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
+    return str(found) if found else None
+
+
+def _explained(error: Exception, repo: str, revision: str | None, name: str) -> TopworkError:
+    from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return InputError(
+            f"Hugging Face gives hf:{name} only to who is signed in and agreed to its terms: agree on the page of "
+            f"{repo}, and set HF_TOKEN, or run: hf auth login"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return InputError(
+            f"{repo} on Hugging Face has no revision {revision!r}: name a branch, a tag or a commit"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return InputError(
+            f"Hugging Face has no model repository {repo!r}, or it is private: expected hf:OWNER/REPO as its page "
+            "shows it; for a private one set HF_TOKEN"
+        )
+    return TopworkError(f"hf:{name} can't be fetched: {one_line(error)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(sorted(names)[:8])
+    return (f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown) or "no files"

@@ -1,0 +1,175 @@
+"""Look a data set over: from features, looks and labels to findings."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from topwork.backbones.backbone import LAST
+from topwork.checks.copies import Group
+from topwork.checks.findings import KINDS, Audit, Finding, Suggestion
+from topwork.checks.groups import Checked
+from topwork.checks.labels import doubted_labels
+from topwork.checks.looks import Looks
+from topwork.checks.oddities import Oddity, odd_pictures, outliers
+from topwork.classifiers.classifier import Classifier
+from topwork.data.dataset import Dataset, Problem
+from topwork.data.groups import group_numbers, joined
+from topwork.data.split import Splits, folds
+from topwork.features.extract import Features
+from topwork.heads.fit import Fitted, fold_count
+from topwork.heads.head import softmax
+from topwork.heads.linear import fit_linear
+from topwork.parallel import core_count
+from topwork.recipe import Recipe
+
+MANY = 3000  # pictures, beyond which a head on all stages takes too long
+FEW = 10  # pictures of a class, below which nothing sure can be said of it
+# Of the head that doubts labels: strong, so that it doesn't learn a wrong one by heart.
+STRENGTHS = (0.1, 0.01, 1e-3)
+BUSY = 1.5  # of the cores: the load from which on other work is in the way; an audit's own is 1 at most
+AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
+Array = np.ndarray[Any, np.dtype[Any]]
+LEAST = 20  # images, before labels are doubted
+
+
+def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
+    """What a head that had not learnt from it (nor from its group) says of each image, float64 (N, K).
+
+    A linear head by cross-validation, on all stages, or, where images are many, on the last layer; fitted a second
+    time without the labels that the first doubts, since wrong ones draw the border towards themselves.
+    """
+    from threadpoolctl import threadpool_limits
+
+    dataset = features.dataset.with_split(None)
+    every = tuple(block.name for block in features.facts.blocks)
+    x = features.matrix(every if len(dataset) <= MANY else (LAST,))
+    targets, weights = dataset.targets(), dataset.weights()
+    fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
+    for turn in range(AGAIN):
+        with threadpool_limits(threads(len(dataset)), user_api="blas"):
+            fit = fit_linear(
+                x,
+                targets,
+                class_count=len(dataset.classes),
+                weights=weights,
+                folds=fold_of,
+                strengths=STRENGTHS,
+            )
+        probabilities = softmax(fit.held_out_logits, fit.head.temperature)
+        doubted = [doubt.row for doubt in doubted_labels(targets, probabilities)]
+        if not doubted or turn + 1 == AGAIN:
+            break
+        weights = weights.copy()
+        weights[doubted] *= 1e-6  # as good as left out; but the folds need every image
+    return probabilities
+
+
+def threads(images: int) -> int | None:
+    """How many threads may share the products for so many images: None for one a core.
+
+    Small products lose by it. Large ones gain a third on two cores that are idle; on busy ones, threads that wait for
+    each other took five times as long as one alone.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the last minute; Windows has none
+    return 1 if images <= MANY or load > BUSY * core_count() else None
+
+
+def inspect(
+    features: Features,
+    looks: Looks,
+    groups: tuple[Group, ...],
+    probabilities: Array,
+    problems: tuple[Problem, ...],
+) -> tuple[Finding, ...]:
+    """All findings, in the order of `KINDS`, the gravest of a kind first.
+
+    Args:
+        features: of every image that can be read.
+        looks: theirs.
+        groups: which of them are one picture (`copies`).
+        probabilities: float (N, K), of a head that did not learn from the image.
+        problems: the files that were left out.
+    """
+    dataset = features.dataset
+    found = [Finding("unreadable", (p.id,), (None,), "look", p.reason) for p in problems]
+    found += _copied(dataset, groups)
+    found += _doubted(dataset, probabilities)
+    numbers = np.array(group_numbers(joined(dataset, [group.rows for group in groups])))
+    odd = list(odd_pictures(looks))
+    told = {oddity.row for oddity in odd}
+    odd += [o for o in outliers(features.matrix((LAST,)), numbers) if o.row not in told]
+    found += [_odd(dataset, oddity) for oddity in odd]
+    found += _small(dataset)
+    place = {name: i for i, name in enumerate(KINDS)}
+    return tuple(sorted(found, key=lambda f: (place[f.kind], -f.score)))
+
+
+def _copied(dataset: Dataset, groups: tuple[Group, ...]) -> Iterator[Finding]:
+    for group in groups:
+        examples = [dataset[row] for row in group.rows]
+        ids, labels = tuple(e.id for e in examples), tuple(e.label for e in examples)
+        same = "their files are equal" if group.exact else f"they correlate by {group.likeness:.2f} or more"
+        if len(sides := {e.split for e in examples}) > 1:
+            yield Finding(
+                "leak", ids, labels, "look", f"in {' and '.join(sorted(map(str, sides)))}; {same}", 1
+            )
+        if len(set(labels)) > 1:
+            named = " and ".join(map(repr, sorted(map(str, set(labels)))))
+            yield Finding("conflict", ids, labels, "look", f"called {named}; {same}", group.likeness)
+        else:
+            suggestion: Suggestion = "keep one" if group.exact else "look"
+            kind = "duplicate" if group.exact else "near_duplicate"
+            yield Finding(kind, ids, labels, suggestion, same, group.likeness)
+
+
+def _doubted(dataset: Dataset, probabilities: Array) -> Iterator[Finding]:
+    targets = dataset.targets()
+    for doubt in doubted_labels(targets, probabilities):
+        example, instead = dataset[doubt.row], dataset.classes[doubt.instead]
+        p, q = probabilities[doubt.row, doubt.instead], probabilities[doubt.row, targets[doubt.row]]
+        note = f"{instead!r} has a probability of {100 * p:.0f} %, {example.label!r} of {100 * q:.0f} %"
+        yield Finding("mislabelled", (example.id,), (example.label,), "look", note, doubt.margin, instead)
+
+
+def _odd(dataset: Dataset, oddity: Oddity) -> Finding:
+    example = dataset[oddity.row]
+    suggestion: Suggestion = "leave out" if oddity.kind == "blank" else "look"
+    return Finding(oddity.kind, (example.id,), (example.label,), suggestion, oddity.note)
+
+
+def _small(dataset: Dataset) -> Iterator[Finding]:
+    for name, count in dataset.class_counts().items():
+        if count < FEW:
+            doubt = 100 / math.sqrt(max(count, 1))
+            note = f"{name!r} has {count}: a score of it is within {doubt:.0f} points at best"
+            yield Finding("small_class", (), (name,), "look", note, FEW - count)
+
+
+def audited(
+    checked: Checked,
+    classifier: Classifier,
+    splits: Splits,
+    fitted: Fitted,
+    recipe: Recipe,
+    problems: tuple[Problem, ...],
+) -> Audit:
+    """The audit of a training's images, from what the training has computed anyway."""
+    features = checked.features
+    if fitted.fold_of is not None and fitted.unseen_probabilities is not None:
+        # What learnt from none of the test images may judge them; the training images, each fold's own head.
+        seen = classifier.probabilities(features.matrix(classifier.blocks)).astype(np.float64)
+        rows = {e.id: i for i, e in enumerate(features.dataset)}
+        seen[[rows[e.id] for e in splits.train]] = fitted.unseen_probabilities
+    elif len(features.dataset) >= LEAST:
+        seen = unseen_probabilities(features, recipe)
+    else:  # too few for folds: nothing is doubted
+        seen = np.eye(len(classifier.classes))[features.dataset.targets()]
+    findings = inspect(features, checked.looks, checked.groups, seen, problems)
+    dataset = features.dataset
+    together = tuple(tuple(dataset[row].id for row in group.rows) for group in checked.groups)
+    return Audit(dataset.name, len(dataset), dataset.class_counts(), findings, together, {})

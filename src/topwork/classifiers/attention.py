@@ -1,0 +1,165 @@
+"""Where the network looked: which parts of a picture spoke for the class that it was given.
+
+Class activation maps (Zhou et al. 2016, "Learning deep features for discriminative localization",
+https://arxiv.org/abs/1512.04150) from the classifier's own graph, without a framework: the last layer's features are
+averages over the picture, so each place has features of its own. How much a class's score would rise, beside the mean
+of all classes, if the average leaned towards that place, is what the place says. That is the map of Grad-CAM
+(Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), its mean taken off, for any head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topwork.backbones.backbone import LAST, LAST_ROOTED, TUNED
+from topwork.classifiers.classifier import Classifier
+from topwork.errors import InputError, TopworkError
+from topwork.graphs import features as graphs
+from topwork.graphs.compile import compile_model
+from topwork.heads.head import Head
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+FAINT = 1e-3  # logits: a map whose strongest place says less is no stronger than this share of it
+HOTTEST = 0.65  # of the overlay's colour, at the place that says most
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Looker:
+    """A classifier's maps, from any number of threads at once.
+
+    `possible` is False where its last layer has no places: it was pooled by the network itself, is one pixel wide,
+    or the head doesn't see it. Of averaged views, the picture as it stands is looked at; of a frozen and a tuned
+    network side by side, what the tuned one says.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        looking = (TUNED,) if TUNED in classifier.blocks else (LAST_ROOTED, LAST)
+        self._blocks = [b for b in looking if b in classifier.blocks]
+        found = _with_places(graphs.single_view(classifier.backbone.graph))
+        self.possible = found is not None and bool(self._blocks)
+        if found is not None and self.possible:
+            self._compiled = compile_model(found, classifier.backbone.facts.precision, threads=1)
+
+    def logit_slopes(self, pixels: Array, class_number: int) -> Array:
+        """Each place's say: the slope of the class's logit over the mean logit, float64 (h, w); any sign.
+
+        `pixels`: uint8 (S, S, 3). The mean over the places is 0: the average can't lean towards itself.
+
+        Raises:
+            TopworkError: the last layer has no places.
+            InputError: pixels of another shape or type, or no class of that number.
+        """
+        facts, head = self._classifier.backbone.facts, self._classifier.head
+        if not self.possible:
+            raise TopworkError(f"{facts}: its last layer has no places to look at; check `possible` first")
+        shape = (facts.size_px, facts.size_px, 3)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise InputError(f"`pixels` must be uint8 {shape}; got {pixels.dtype} {pixels.shape}")
+        if not 0 <= class_number < head.class_count:
+            raise InputError(f"`class_number` must lie in 0..{head.class_count - 1}; got {class_number}")
+        # A request of its own: what a compiled model gives when called lies in memory that all its calls share.
+        out = self._compiled.create_infer_request().infer([pixels[None]])
+        features, activation = out["features"][0], out["activation"][0].astype(np.float64)
+        channels, height, width = activation.shape
+        places = activation.reshape(channels, -1)  # (C, h · w)
+        mean = places.mean(axis=1)
+        columns = facts.columns(self._classifier.blocks)
+        slope = np.zeros(facts.width)
+        slope[columns] = head_slope(head, features[columns], class_number)
+        weight = np.zeros(channels)
+        for block in self._blocks:
+            # A channel that is 0 on average is 0 at each place: it says nothing, whatever the root's slope.
+            positive = np.where(mean > 0, mean, 1)
+            inner = graphs.ROOT * positive ** (graphs.ROOT - 1) if block == LAST_ROOTED else 1.0
+            weight += slope[facts.columns((block,))] * inner
+        return np.asarray((weight @ (places - mean[:, None])).reshape(height, width))
+
+    def map(self, pixels: Array, class_number: int) -> Array:
+        """What spoke for the class, float32 (h, w) in 0..1: 1 at the place that says most; all 0 if none does.
+
+        Raises:
+            TopworkError, InputError: as `logit_slopes`.
+        """
+        slopes = np.maximum(self.logit_slopes(pixels, class_number), 0)
+        return np.asarray(slopes / max(slopes.max(), FAINT), np.float32)
+
+
+def head_slope(head: Head, x: Array, class_number: int) -> Array:
+    """The gradient of a class's logit less the mean logit at features `x`, float (D,): float64 (D,)."""
+    seen = [np.asarray(x, np.float64)]  # what each layer gives, before the ReLU or likeness that follows it
+    y = seen[0]
+    for i, layer in enumerate(head.layers):
+        if i and head.landmarks is not None:
+            y = np.exp(-((y - head.landmarks) ** 2).sum(axis=1))  # (M,)
+        elif i:
+            y = np.maximum(y, 0)
+        y = y @ layer.weight + layer.bias
+        seen.append(y)
+    last = head.layers[-1].weight.astype(np.float64)
+    slope = last[:, class_number] - last.mean(axis=1)
+    for i in range(len(head.layers) - 1, 0, -1):
+        y = seen[i]
+        if head.landmarks is not None:
+            apart = y - head.landmarks  # (M, R)
+            slope = -2 * (slope * np.exp(-(apart**2).sum(axis=1))) @ apart
+        else:
+            slope = slope * (y > 0)
+        slope = head.layers[i - 1].weight @ slope
+    return np.asarray(slope, np.float64)
+
+
+def overlay(pixels: Array, heat: Array) -> Array:
+    """A picture with its map laid over it, uint8 (H, W, 3): the more a place says, the more orange it is.
+
+    The picture is greyed, so that orange is the one colour: told from grey with every kind of colour vision.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    large = np.asarray(
+        Image.fromarray(np.float32(heat)).resize((width, height), Image.Resampling.BICUBIC)
+    ).clip(0, 1)
+    grey = pixels.mean(axis=2, keepdims=True)
+    orange = np.array([255, 120, 0], np.float64)
+    share = HOTTEST * large[:, :, None]
+    return np.asarray(np.rint((1 - share) * grey + share * orange), np.uint8)
+
+
+def _with_places(graph: ov.Model) -> ov.Model | None:
+    """The graph with one more output, `activation` (1, C, h, w): what its last average was taken of."""
+    import openvino as ov
+
+    graph = graph.clone()
+    features = graph.output("features").get_node().input_value(0)
+    source = features
+    while source.get_node().get_type_name() == "Concat":
+        source = source.get_node().input_values()[-1]
+    channels = source.shape[1]
+    while source.get_node().get_type_name() in ("Reshape", "Squeeze"):
+        source = source.get_node().input_value(0)
+    average = source.get_node()
+    if average.get_type_name() not in ("ReduceMean", "AvgPool"):
+        return None
+    activation = average.input_value(0)
+    shape = list(activation.shape)
+    # An average of the whole picture, a number a channel: not one of windows, nor along other axes.
+    if len(shape) != 4 or shape[2] * shape[3] < 2 or shape[1] != channels:
+        return None
+    if list(source.shape) not in ([1, channels], [1, channels, 1, 1]) or not _over_the_picture(average):
+        return None
+    model = ov.Model([features, activation], graph.get_parameters())
+    model.output(0).set_names({"features"})
+    model.output(1).set_names({"activation"})
+    return model
+
+
+def _over_the_picture(average: Any) -> bool:
+    if average.get_type_name() == "AvgPool":
+        return True
+    axes = average.input_value(1).get_node()
+    return axes.get_type_name() == "Constant" and sorted(int(a) % 4 for a in axes.data.ravel()) == [2, 3]

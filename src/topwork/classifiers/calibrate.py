@@ -1,0 +1,38 @@
+"""Fit a classifier's calibration from features, on images that its head has not learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topwork.backbones.backbone import LAST
+from topwork.classifiers.calibration import Calibration, calibration_of
+from topwork.classifiers.novelty import fit_novelty
+from topwork.data.groups import group_numbers
+from topwork.data.split import Splits, folds
+from topwork.features.extract import Features
+from topwork.heads.fit import Fitted, fold_count
+from topwork.recipe import Recipe
+
+
+def calibrate(features: Features, splits: Splits, fitted: Fitted, recipe: Recipe) -> Calibration | None:
+    """The rule for "none of these", from the training images; scores for sets of classes, from held-out ones."""
+    from threadpoolctl import threadpool_limits
+
+    novelty = None
+    train = splits.train.with_split(None)
+    if recipe.head.reject > 0 and max(group_numbers(train)) > 0:
+        x = features.part(splits.train).matrix((LAST,))
+        # On a busy machine, threads that wait for each other made this twenty times slower.
+        with threadpool_limits(1, user_api="blas"):
+            novelty = fit_novelty(
+                x,
+                train.targets(),
+                folds(train, fold_count(train, recipe), seed=recipe.split.seed),
+                class_count=len(train.classes),
+                rate=recipe.head.reject,
+            )
+    if fitted.unseen is None or fitted.unseen_probabilities is None:
+        if novelty is None:
+            return None
+        return Calibration(novelty, np.zeros(0, np.float32), 0)
+    return calibration_of(novelty, fitted.unseen.targets(), fitted.unseen_probabilities)

@@ -1,0 +1,238 @@
+"""A classifier: backbone, head and class names; saved to a folder and loaded from it, predicting the same."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.backbones.backbone import LAST, Backbone, BackboneFacts
+from topwork.backbones.engine import Engine
+from topwork.classifiers.calibration import Calibration
+from topwork.classifiers.graph import attach, without_head
+from topwork.classifiers.neighbours import NEIGHBOURS
+from topwork.classifiers.novelty import Novelty
+from topwork.data.dataset import Dataset, Example
+from topwork.data.sources import load_images
+from topwork.errors import ImageError, InputError
+from topwork.features.extract import Matrix
+from topwork.heads.file import load_head, save_head
+from topwork.heads.head import Head
+from topwork.images.decode import decode
+from topwork.parallel import stream
+
+FORMAT = 1
+DESCRIPTION, GRAPH, WEIGHTS, HEAD = "classifier.json", "model.xml", "model.bin", "head.npz"
+CALIBRATION = "calibration.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one image: a probability for each class, or why there is none.
+
+    `probabilities`: float32 (K,), summing to 1. `novelty`: how far the picture is from all that was learnt, as a
+    share of the farthest that is still believed: above 1 it is "none of these"; None without such a rule.
+    """
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: np.ndarray[Any, np.dtype[np.float32]] | None
+    error: str | None = None
+    novelty: float | None = None
+
+    @property
+    def rejected(self) -> bool:
+        """Whether it is none of the classes, as far as the classifier can tell."""
+        return self.novelty is not None and self.novelty > 1
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was rejected, in words; None where it was not."""
+        if self.novelty is None or not self.rejected:
+            return None
+        return f"unlike the training pictures: {self.novelty:.1f} times as far from them as the limit"
+
+    def top(self, k: int = 1) -> list[tuple[str, float]]:
+        """The `k` likeliest classes with their probabilities, likeliest first; none for an unreadable image."""
+        if self.probabilities is None:
+            return []
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def at_least(self, probability: float) -> list[tuple[str, float]]:
+        """The classes that are so probable, likeliest first; the likeliest one at any rate."""
+        ranked = self.top(len(self.classes))
+        return [pair for i, pair in enumerate(ranked) if not i or pair[1] >= probability]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A backbone, the blocks of its features that the head sees, the head, and the names of its classes."""
+
+    classes: tuple[str, ...]
+    backbone: Backbone
+    blocks: tuple[str, ...]
+    head: Head
+    calibration: Calibration | None = None
+
+    @property
+    def novelty(self) -> Novelty | None:
+        """The rule for "none of these", if there is one."""
+        return self.calibration.novelty if self.calibration else None
+
+    def probabilities(self, features: Matrix) -> Matrix:
+        """Features of the head's own blocks, float32 (N, D) → calibrated probabilities, float32 (N, K)."""
+        return self.head.probabilities(features)
+
+    def least_probability(self, coverage: float) -> float:
+        """How probable a class must be for a prediction set that holds the truth in a share `coverage` of pictures.
+
+        Raises:
+            InputError: not a share, or the classifier has no scores of held-out images.
+        """
+        return 1 - (self.calibration or Calibration(None, np.zeros(0, np.float32), 0)).allowance(coverage)
+
+    def predict(self, images: Dataset | str | Path | list[str]) -> Iterator[Prediction]:
+        """A prediction for each image, in order, as they come; any number of images in the same memory.
+
+        Args:
+            images: a dataset (labels don't matter), or files, folders and glob patterns.
+
+        >>> classifier = Classifier.load("run")  # doctest: +SKIP
+        >>> [p.top() for p in classifier.predict("photos/*.jpg")]  # doctest: +SKIP
+        [[('rose', 0.98)], [('tulip', 0.91)]]
+        """
+        dataset = images if isinstance(images, Dataset) else load_images(images)
+        infer = Engine(self.backbone)
+        facts = self.backbone.facts
+        columns, novelty, last = facts.columns(self.blocks), self.novelty, facts.columns((LAST,))
+
+        def look(example: Example) -> Prediction:
+            try:
+                pixels = decode(example.image.read(), facts.size_px, fit=facts.fit)
+            except ImageError as error:
+                return Prediction(str(example.image), self.classes, None, str(error))
+            except OSError as error:
+                return Prediction(str(example.image), self.classes, None, error.strerror or str(error))
+            features = infer(pixels)[None]
+            far = float(novelty.score(features[:, last])[0]) if novelty else None
+            probabilities = self.probabilities(features[:, columns])[0]
+            return Prediction(str(example.image), self.classes, probabilities, novelty=far)
+
+        with closing(stream(look, dataset, workers=infer.workers)) as results:
+            yield from results
+        for problem in dataset.skipped:
+            yield Prediction(problem.id, self.classes, None, problem.reason)
+
+    def save(self, folder: Path) -> None:
+        """Write `classifier.json`, `model.xml`, `model.bin` and `head.npz` into `folder`, the first one last.
+
+        `model.xml` is the whole classifier as one graph: `image` uint8 (1, S, S, 3) in, `probabilities` (1, K) and
+        `features` (1, D) out; and, with a rule for "none of these", `novelty` (1, 1), above 1 for such a picture.
+        `calibration.npz` is written where there is a calibration.
+        """
+        import openvino as ov
+
+        facts = self.backbone.facts
+        whole = attach(
+            self.backbone.graph,
+            self.head,
+            facts.columns(self.blocks),
+            novelty=(self.novelty, facts.columns((LAST,))) if self.novelty else None,
+        )
+        # Beside its place, then moved: the graph at hand may be read from the very file that is written anew.
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            ov.save_model(whole, Path(beside) / GRAPH, compress_to_fp16=False)
+            for name in (WEIGHTS, GRAPH):
+                (Path(beside) / name).replace(folder / name)
+        save_head(self.head, folder / HEAD)
+        (folder / CALIBRATION).unlink(missing_ok=True)
+        (folder / NEIGHBOURS).unlink(missing_ok=True)  # of another network's features
+        files = [GRAPH, WEIGHTS, HEAD]
+        if self.calibration is not None:
+            self.calibration.save(folder / CALIBRATION)
+            files.append(CALIBRATION)
+        description = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "backbone": facts.to_dict(),
+            "blocks": list(self.blocks),
+            "head": self.head.kind,
+            "temperature": self.head.temperature,
+            "reject_threshold": self.novelty.threshold if self.novelty else None,
+            "reject_rate": self.novelty.rate if self.novelty else None,
+            "sha256": {name: _sha256(folder / name) for name in files},
+            "versions": versions(),
+        }
+        (folder / DESCRIPTION).write_text(
+            json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Classifier:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no run is there, it was written by a later format, or a file of it was damaged.
+        """
+        import openvino as ov
+
+        folder = Path(folder)
+        plain = _describe(folder)
+        try:
+            classes, blocks, sha256 = tuple(plain["classes"]), tuple(plain["blocks"]), plain["sha256"]
+            expected = {name: sha256[name] for name in (GRAPH, WEIGHTS, HEAD)}
+            if CALIBRATION in sha256:  # runs of before have none
+                expected[CALIBRATION] = sha256[CALIBRATION]
+            facts = BackboneFacts.from_dict(plain["backbone"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / DESCRIPTION}: expected a classifier's description; it was changed since it was "
+                f"written ({type(error).__name__}: {error})"
+            ) from None
+        for name, digest in expected.items():
+            if not (folder / name).is_file() or _sha256(folder / name) != digest:
+                raise InputError(
+                    f"{folder / name}: expected the file that was saved with this classifier; it is missing or "
+                    "was changed since; copy the run's folder whole, or train again"
+                )
+        core = ov.Core()
+        core.set_property({"ENABLE_MMAP": False})  # a file written over in place would kill the process
+        graph = without_head(core.read_model(folder / GRAPH))
+        calibration = Calibration.load(folder / CALIBRATION) if CALIBRATION in expected else None
+        return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD), calibration)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: expected a folder that `topwork train` wrote; it has no {DESCRIPTION}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a classifier's description; it can't be read ({error})") from None
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        found = plain.get("format") if isinstance(plain, dict) else None
+        raise InputError(
+            f"{path}: expected format {FORMAT}; got {found!r}; use the Topwork version that wrote it"
+        )
+    return plain
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What wrote a classifier, for its description."""
+    return {name: importlib.metadata.version(name) for name in ("topwork", "openvino", "numpy", "pillow")}

@@ -1,0 +1,55 @@
+"""Score a classifier on labelled images whose features are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork.classifiers.classifier import Classifier
+from topwork.data.dataset import Dataset, Problem
+from topwork.errors import InputError
+from topwork.evaluation.evaluate import Evaluation, evaluate
+from topwork.features.extract import Features, Matrix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """An evaluation, and what it was made from: the images' features and the classifier's probabilities (N, K)."""
+
+    evaluation: Evaluation
+    features: Features
+    probabilities: Matrix
+    problems: tuple[Problem, ...]
+
+
+def score(classifier: Classifier, features: Features, *, majority: str | None = None) -> Scored:
+    """Evaluate a classifier on labelled images whose features were extracted; each is scored exactly once.
+
+    Raises:
+        InputError: a label that is none of the classifier's classes, or none at all.
+    """
+    targets = targets_for(classifier, features.dataset)
+    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
+    evaluation = evaluate(
+        targets,
+        probabilities,
+        classes=classifier.classes,
+        weights=features.dataset.weights(),
+        majority=majority,
+    )
+    return Scored(evaluation, features, probabilities, features.problems)
+
+
+def targets_for(classifier: Classifier, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Each image's class by its place in the classifier's classes, int64 (N,)."""
+    place = {name: i for i, name in enumerate(classifier.classes)}
+    for example in dataset:
+        if example.label not in place:
+            what = f"the class {example.label!r}" if example.label is not None else "no label"
+            raise InputError(
+                f"{dataset.name}: expected the classifier's classes ({', '.join(classifier.classes)}); "
+                f"{example.id} has {what}; rename the folder or column, or train with it"
+            )
+    return np.array([place[example.label] for example in dataset if example.label is not None], np.int64)

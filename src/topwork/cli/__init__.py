@@ -1,0 +1,1 @@
+"""The command line: options, text, bars; no logic. Read `main` first."""

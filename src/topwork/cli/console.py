@@ -1,0 +1,105 @@
+"""What the command line shows: bars and lines on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from topwork.progress import Bar, Fetching
+
+
+class Console:
+    """Looks on for a person: a bar with rate and time left for each step, and lines above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as RichConsole
+
+        self._rich = RichConsole(stderr=True)
+        self._end_fetching: Callable[[], None] = lambda: None
+
+    def say(self, text: str) -> None:
+        """A line, above the bar if one is open."""
+        self._rich.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def download(self, title: str) -> Fetching:
+        """A bar with size, rate and time left; it opens with the first bytes and ends with the last.
+
+        Where nobody knows which those are, it ends when the next bar opens.
+        """
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("·"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        progress = Progress(*columns, console=self._rich, disable=not sys.stderr.isatty())
+        task = progress.add_task(f"fetching {title}", total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            if not progress.live.is_started:
+                self._end_fetching = progress.stop
+                atexit.register(progress.stop)  # broken off, it gives the cursor back
+                progress.start()
+            progress.update(task, completed=done, total=total)
+            if total is not None and done >= total:
+                progress.stop()
+
+        return tell
+
+    @contextmanager
+    def bar(self, title: str, total: int | None) -> Iterator[Bar]:
+        """A bar over `total` items; it goes away where the output is no terminal."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import Task as RichTask
+        from rich.text import Text
+
+        class Rate(TextColumn):
+            """Images a second, over the last seconds."""
+
+            def __init__(self) -> None:
+                super().__init__("")
+
+            def render(self, task: RichTask) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.0f} img/s" if speed else "… img/s")
+
+        self._end_fetching()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TextColumn("·"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self._rich, disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task(title, total=total, note="")
+
+            def advance(done: int, note: str | None = None, /) -> None:
+                if note is not None:
+                    progress.update(task, note=f"· {note}")
+                progress.update(task, advance=done)
+
+            yield advance
+
+
+def quieten_tensorflow() -> None:
+    """Its remarks about itself (instruction sets, retracing) are of no use between a bar's lines; errors are."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""A graph written as ONNX. Read `file` first."""

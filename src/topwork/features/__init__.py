@@ -1,0 +1,1 @@
+"""Features, computed once for each image and kept. Read `extract` first."""

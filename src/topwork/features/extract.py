@@ -1,0 +1,176 @@
+"""A dataset's features under a backbone: computed once for each image, then read from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from topwork.backbones.backbone import Backbone, BackboneFacts
+from topwork.backbones.engine import Engine, Vector
+from topwork.data.dataset import Dataset, Example, Problem
+from topwork.errors import ImageError, InputError, TopworkError
+from topwork.features.store import Store
+from topwork.images.decode import decode
+from topwork.parallel import stream
+
+BATCH = 64  # images stored in one transaction: what a kill can lose
+BATCH_S = 2.0  # and the longest that computed features wait for it
+Key = bytes  # SHA-256 of an image file's bytes
+Matrix = np.ndarray[Any, np.dtype[np.float32]]
+Progress = Callable[[int], None]  # told how many more images are done
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Where the features of a dataset's images are.
+
+    `dataset` holds the images that could be read, `problems` the others with the reason; `keys[i]` is the
+    image's SHA-256; `computed` counts the images whose features were not in the store.
+    """
+
+    dataset: Dataset
+    keys: tuple[Key, ...]
+    problems: tuple[Problem, ...]
+    facts: BackboneFacts
+    store: Store
+    computed: int
+
+    def part(self, dataset: Dataset) -> Features:
+        """The features of some of these images, in the order of `dataset`."""
+        rows = {example.id: row for row, example in enumerate(self.dataset)}
+        keys = tuple(self.keys[rows[example.id]] for example in dataset)
+        return replace(self, dataset=dataset, keys=keys)
+
+    def matrix(self, blocks: tuple[str, ...] | None = None) -> Matrix:
+        """The features, float32 (N, D), in the dataset's order; of the named blocks only, if given."""
+        wanted = [b for b in self.facts.blocks if blocks is None or b.name in blocks]
+        values, absent = self.store.get(self.keys, [slice(b.start, b.stop) for b in wanted])
+        if absent.size:
+            raise TopworkError(
+                f"{self.store.path}: {absent.size} of {len(self.keys)} feature vectors were damaged or removed "
+                "since they were computed; run the command again and they are computed anew"
+            )
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What became of one image: its key and, unless they were stored, its features; or why not."""
+
+    key: Key = b""
+    vector: Vector | None = None
+    reason: str | None = None
+
+
+def extract(
+    dataset: Dataset,
+    backbone: Backbone,
+    *,
+    store: Store,
+    engine: Engine | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Features:
+    """See to it that the store holds the features of every image that can be read.
+
+    An image is known by its bytes: what was computed before, in whatever dataset, is not computed again. Killed
+    at any moment, the next call goes on from the last batch of 64 images. Memory doesn't grow with their number
+    but by what names them (about 300 bytes an image).
+
+    Args:
+        dataset: the images; labels don't matter.
+        backbone: the network.
+        store: the backbone's store (see `open_store`).
+        engine: where the caller already runs one; it is compiled when the first image needs it.
+        strict: an image that can't be read is an error, instead of being left out and listed.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        InputError: no image can be read; or, with `strict`, one can't.
+        TopworkError: the store can't be written.
+    """
+    infer = engine or Engine(backbone)
+    size_px, fit = backbone.facts.size_px, backbone.facts.fit
+
+    def look(example: Example) -> _Seen:
+        try:
+            data = example.image.read()
+            key = hashlib.sha256(data).digest()
+            if not store.get([key], [slice(0, 1)])[1].size:  # verified: a damaged row is computed anew
+                return _Seen(key)
+            return _Seen(key, infer(decode(data, size_px, fit=fit)))
+        except ImageError as error:
+            return _Seen(reason=str(error))
+        except OSError as error:
+            return _Seen(reason=error.strerror or str(error))
+
+    keys: list[Key] = []
+    good: list[Example] = []
+    problems: list[Problem] = []
+    computed = 0
+    with _Batches(store) as batches, closing(stream(look, dataset, workers=infer.workers)) as results:
+        for example, seen in zip(dataset, results, strict=True):
+            if progress is not None:
+                progress(1)
+            if seen.reason is not None:
+                if strict:
+                    raise InputError(
+                        f"{example.image}: {seen.reason}; mend or remove it, or run without --strict"
+                    )
+                problems.append(Problem(example.id, seen.reason))
+                continue
+            keys.append(seen.key)
+            good.append(example)
+            if seen.vector is not None:
+                computed += 1
+                batches.add(seen.key, seen.vector, to_come=len(dataset) - len(good) - len(problems))
+    if not good:
+        first = f"; the first: {problems[0].id}: {problems[0].reason}" if problems else ""
+        raise InputError(f"{dataset.name}: none of {len(dataset)} images can be read{first}")
+    readable = dataset if not problems else dataset.select(_positions(dataset, problems))
+    return Features(readable, tuple(keys), tuple(problems), backbone.facts, store, computed)
+
+
+def open_store(facts: BackboneFacts) -> Store:
+    """The store of a backbone's features in the user's cache (`TOPWORK_CACHE`)."""
+    return Store.open(facts.fingerprint, facts.width, about=str(facts))
+
+
+def _positions(dataset: Dataset, problems: list[Problem]) -> Iterator[int]:
+    bad = {problem.id for problem in problems}
+    return (i for i, example in enumerate(dataset) if example.id not in bad)
+
+
+class _Batches:
+    """Puts features into the store some at a time; what is left on the way out too, even after an error."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Key, Vector]] = []
+        self._since = time.monotonic()
+
+    def add(self, key: Key, vector: Vector, *, to_come: int) -> None:
+        self._waiting.append((key, vector))
+        if len(self._waiting) >= BATCH or time.monotonic() - self._since > BATCH_S:
+            self.flush(to_come)
+
+    def flush(self, to_come: int = 0) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._store.put(waiting, to_come=to_come)
+        self._since = time.monotonic()
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.flush()
+        else:
+            with suppress(TopworkError):  # the error on its way says more
+                self.flush()

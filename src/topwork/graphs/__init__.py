@@ -1,0 +1,1 @@
+"""A network as an OpenVINO graph: read, pooled, cut, compiled. Read `features` first."""

@@ -1,0 +1,195 @@
+"""Read a published network's files into an OpenVINO graph, with no framework; and dress it for pictures.
+
+A graph as it was read takes floats in some range and layout. A dressed one takes a picture as decoded: `image`
+uint8 (1, S, S, 3) RGB; its constants are folded (batch norm into the convolutions before it) and its shapes fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from topwork.errors import InputError
+from topwork.graphs.pixels import Pixels
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+Layout = Literal["NHWC", "NCHW"]
+FRONTENDS = {".onnx": "onnx", ".tflite": "tflite"}
+
+
+class UnreadableError(Exception):
+    """OpenVINO can't read it by itself: a SavedModel without a usable signature, a Keras file. To be converted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """Where a network takes its picture. `size_px`: None where the caller may choose."""
+
+    layout: Layout
+    size_px: int | None
+    takes_bytes: bool  # uint8, not floats
+
+    @property
+    def channel_axis(self) -> int:
+        return 3 if self.layout == "NHWC" else 1
+
+
+def read_graph(path: Path) -> ov.Model:
+    """A SavedModel folder (its serving signature), or an .onnx, .tflite or .xml file, as it is.
+
+    Raises:
+        InputError: it is damaged, or none of these.
+        UnreadableError: it needs the framework that wrote it.
+    """
+    import openvino as ov
+    from openvino.frontend import FrontEndManager
+
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix == ".keras":
+        raise UnreadableError("a .keras file")
+    try:
+        if path.is_file() and suffix in FRONTENDS:  # by its name, so that no other reader guesses at it
+            reader = FrontEndManager().load_by_framework(FRONTENDS[suffix])
+            graph = reader.convert(reader.load(str(path)))
+        else:
+            graph = ov.Core().read_model(path)
+    except (
+        RuntimeError,
+        TypeError,
+        *_failures(),
+    ) as error:  # what OpenVINO raises for all that it can't read
+        if path.is_dir():
+            raise UnreadableError(f"no signature that can be read ({_first_line(error)})") from None
+        raise InputError(
+            f"{path}: expected a network in {suffix or 'a known format'}; it can't be read ({_first_line(error)}); "
+            "fetch or export it again"
+        ) from None
+    if path.is_dir() and not graph.inputs:
+        raise UnreadableError("its signature takes no input")
+    return graph
+
+
+def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
+    """Where the picture goes in.
+
+    Raises:
+        InputError: the network takes something else.
+    """
+    import openvino as ov
+
+    shapes = [output.get_partial_shape() for output in graph.inputs]
+    told = ", ".join(f"{_name(o)} {s}" for o, s in zip(graph.inputs, shapes, strict=True))
+    wrong = InputError(
+        f"{name}: expected a network of one input, a picture of three channels; it takes {told}"
+    )
+    if len(shapes) != 1 or shapes[0].rank.is_dynamic or len(shapes[0]) != 4:
+        raise wrong
+    sides = [None if side.is_dynamic else side.get_length() for side in shapes[0]]
+    if sides[3] == 3:
+        layout: Layout = "NHWC"
+        height, width = sides[1:3]
+    elif sides[1] == 3:
+        layout = "NCHW"
+        height, width = sides[2:]
+    elif sides[3] is None and sides[1] is None:  # nothing is stated: TensorFlow's custom
+        layout, height, width = "NHWC", *sides[1:3]
+    else:
+        raise wrong
+    if height != width:
+        raise InputError(f"{name}: expected a network for square pictures; it takes {height} x {width}")
+    if sides[0] not in (None, 1):
+        raise InputError(
+            f"{name}: expected a batch size of 1, or free; it is fixed at {sides[0]}: export it again"
+        )
+    return ImageInput(layout, height, graph.input(0).get_element_type() == ov.Type.u8)
+
+
+def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, name: str) -> ov.Model:
+    """The same network over `image` uint8 (1, S, S, 3) RGB; folded. The graph given is used up.
+
+    Raises:
+        InputError: it can't take pictures of that size.
+    """
+    import openvino as ov
+    from openvino import opset13 as op
+    from openvino._offline_transformations import apply_moc_transformations
+
+    old = graph.get_parameters()[0]
+    shape = [1, size_px, size_px, 3] if entry.layout == "NHWC" else [1, 3, size_px, size_px]
+    try:
+        graph.reshape({graph.input(0): ov.PartialShape(shape)})
+        outputs = [tuple(output.shape) for output in graph.outputs]
+        _check_shapes(graph)
+    except RuntimeError as error:
+        raise InputError(
+            f"{name}: it can't take pictures of {size_px} px ({_first_line(error)}); leave --size out, or try a "
+            "multiple of 32"
+        ) from None
+    if any(0 in output for output in outputs):
+        raise InputError(f"{name}: {size_px} px are too small for it; choose a larger --size")
+
+    image = op.parameter([1, size_px, size_px, 3], ov.Type.u8, name="image")
+    image.output(0).set_names({"image"})
+    x: Any = image
+    if not entry.takes_bytes:
+        x = op.convert(x, ov.Type.f32)
+        if pixels.range != "0..255":
+            x = op.multiply(x, op.constant(np.array(pixels.scale, np.float32)))
+        if any(pixels.offset):
+            x = op.add(x, op.constant(np.array(pixels.offset, np.float32)))
+    if pixels.bgr:
+        x = op.gather(x, op.constant(np.array([2, 1, 0])), op.constant(np.int64(3)))
+    if entry.layout == "NCHW":
+        x = op.transpose(x, op.constant(np.array([0, 3, 1, 2])))
+    if not entry.takes_bytes and old.get_element_type() != ov.Type.f32:
+        x = op.convert(x, old.get_element_type())
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(x.output(0))
+    dressed = ov.Model(graph.get_results(), [image], graph.get_friendly_name())
+    apply_moc_transformations(dressed, False)
+    dressed.validate_nodes_and_infer_types()
+    return dressed
+
+
+def _check_shapes(graph: ov.Model) -> None:
+    """A layer that takes rows of 512 numbers can't take a map of 2,048. OpenVINO would see four pictures in it."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Reshape":
+            given, wanted = tuple(node.input_value(0).shape), tuple(node.output(0).shape)
+            if math.prod(given) != math.prod(wanted):
+                raise RuntimeError(f"a map of {given} has to fit into {wanted}")
+    for output in graph.outputs:
+        if len(output.shape) > 1 and output.shape[0] != 1:
+            raise RuntimeError(f"one picture would give {output.shape[0]} rows")
+
+
+def _failures() -> Any:
+    """What its readers raise; they have no base of their own."""
+    from openvino import frontend
+
+    return (
+        RuntimeError,
+        TypeError,
+        frontend.GeneralFailure,
+        frontend.InitializationFailure,
+        frontend.NotImplementedFailure,
+        frontend.OpConversionFailure,
+        frontend.OpValidationFailure,
+    )
+
+
+def _name(output: Any) -> str:
+    return output.get_any_name() if output.get_names() else "(unnamed)"
+
+
+def _first_line(error: Exception) -> str:
+    """What OpenVINO says, without the places in its own source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
+    return (told or lines or [type(error).__name__])[0][:200]

@@ -1,0 +1,130 @@
+"""Operators that go number by number: functions of one, and of two that are repeated to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras  # noqa: TID253
+import numpy as np
+
+from topwork.errors import TopworkError
+from topwork.graphs.trainable.plan import Step
+from topwork.graphs.trainable.values import (
+    Operator,
+    Value,
+    apart,
+    constant,
+    numbers,
+    reshaped,
+    same_layout,
+    tensor,
+    with_shape,
+)
+
+ops = keras.ops
+
+
+def each(function: Callable[[Any], Any]) -> Operator:
+    def apply(step: Step, values: list[Value]) -> Value:
+        value = values[0]
+        return Value(function(tensor(value)), value.shape, value.of_images, value.last)
+
+    return apply
+
+
+def pairs(function: Callable[[Any, Any], Any]) -> Operator:
+    def apply(step: Step, values: list[Value]) -> Value:
+        return paired(function, values[0], values[1], step.shapes[0])
+
+    return apply
+
+
+def paired(function: Callable[[Any, Any], Any], one: Value, two: Value, shape: tuple[int, ...]) -> Value:
+    """A function of two numbers on all of two values, repeated as NumPy would."""
+    values = [with_rank(value, len(shape)) for value in (one, two)]
+    if len(shape) > 2:
+        values = same_layout(values)
+    last, of_images = values[0].last, any(value.of_images for value in values)
+    like = next((tensor(v) for v in values if not isinstance(v.tensor, np.ndarray)), None)
+    batches = [value.shape[:1] for value in values if value.of_images]
+    simple = len(set(batches)) <= 1 and all(v.of_images or v.shape[:1] in ((), (1,)) for v in values)
+    if simple or not of_images:
+        return Value(function(*(tensor(v, like) for v in values)), shape, of_images, last)
+    x = function(*(apart(Value(tensor(v, like), v.shape, v.of_images, v.last)) for v in values))
+    held = Value(None, shape, of_images=True, last=last).held
+    return Value(reshaped(x, held, of_images=True), shape, of_images=True, last=last)
+
+
+def with_rank(value: Value, rank: int) -> Value:
+    """Axes of one number before the others, as NumPy has it."""
+    missing = rank - len(value.shape)
+    if not missing:
+        return value
+    shape = (1,) * missing + value.shape
+    if isinstance(value.tensor, np.ndarray):
+        return constant(value.tensor.reshape(shape))
+    return with_shape(value, shape)
+
+
+def add(x: Any, y: Any) -> Any:
+    """x + y.
+
+    Keras on TensorFlow takes the fast addition of a bias where one side is a single row of numbers, and guesses its
+    axis by its length. It guesses right for the last axis; elsewhere another axis may be as long: so no row is shown.
+    """
+    for a, b in ((x, y), (y, x)):
+        long = [axis for axis, size in enumerate(b.shape) if size != 1]
+        if len(long) == 1 and b.shape[long[0]] is not None:
+            if long[0] == len(b.shape) - 1 and a.shape[-1] == b.shape[-1]:
+                return ops.add(a, b)
+            return ops.subtract(a, ops.negative(b))
+    return ops.add(x, y)
+
+
+def power(step: Step, values: list[Value]) -> Value:
+    base, exponent = values
+    if not isinstance(exponent.tensor, np.ndarray) or exponent.tensor.size != 1:
+        return paired(ops.power, base, exponent, step.shapes[0])
+    base = with_rank(base, len(step.shapes[0]))
+    power = float(exponent.tensor.reshape(()))
+    return Value(to_the(tensor(base), power), base.shape, base.of_images, base.last)
+
+
+def to_the(x: Any, power: float) -> Any:
+    """x^power; where it is a root, with a gradient of 0 at 0 instead of an endless one (a dead channel's average)."""
+    if power == 2:
+        return ops.square(x)
+    if power == -1:
+        return ops.reciprocal(x)
+    if not 0 < power < 1:
+        return ops.power(x, power)
+    root = ops.sqrt if power == 0.5 else lambda y: ops.power(y, power)
+    at_zero = ops.equal(x, 0)
+    return ops.where(at_zero, ops.zeros_like(x), root(ops.where(at_zero, ops.ones_like(x), x)))
+
+
+def clamp(step: Step, values: list[Value]) -> Value:
+    low, high = float(step.attributes["min"]), float(step.attributes["max"])
+    function = ops.relu6 if (low, high) == (0, 6) else lambda x: ops.clip(x, low, high)
+    return each(function)(step, values)
+
+
+def swish(step: Step, values: list[Value]) -> Value:
+    if len(values) == 1:
+        return each(ops.silu)(step, values)
+    beta = float(numbers(values[1]))
+    return each(lambda x: x * ops.sigmoid(beta * x))(step, values)
+
+
+def gelu(step: Step, values: list[Value]) -> Value:
+    approximate = str(step.attributes.get("approximation_mode", "ERF")).upper() == "TANH"
+    return each(lambda x: ops.gelu(x, approximate=approximate))(step, values)
+
+
+def convert(step: Step, values: list[Value]) -> Value:
+    """Between floats, and from whole numbers to floats, nothing changes: a layer computes in one type."""
+    kind = str(step.attributes["destination_type"])
+    if not (kind.startswith("f") or kind == "bf16"):
+        raise TopworkError(f"it rounds to whole numbers ({kind})")
+    return values[0]

@@ -1,0 +1,81 @@
+"""OpenVINO's operators in Keras 3 (`keras.ops`): what each computes, differentiably, on any of Keras' backends.
+
+The meaning of each operator and attribute: OpenVINO's operation sets 1 to 15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras  # noqa: TID253
+
+from topwork.errors import TopworkError
+from topwork.graphs.trainable import axes, elementwise
+from topwork.graphs.trainable.elementwise import each, pairs, to_the
+from topwork.graphs.trainable.plan import POINTWISE, Step, unsupported
+from topwork.graphs.trainable.spatial import average_pool, convolution, max_pool, pad, pointwise
+from topwork.graphs.trainable.values import Operator, Value
+
+ops = keras.ops
+
+
+def apply(step: Step, values: list[Value]) -> Value:
+    """What the step's first output is, from what goes into it.
+
+    Raises:
+        TopworkError: an operator that is not known, or a use of one that can't be trained.
+    """
+    if step.kind not in OPERATORS:
+        raise TopworkError(unsupported(step, "it is not known here"))
+    try:
+        return OPERATORS[step.kind](step, values)
+    except TopworkError as error:
+        raise TopworkError(unsupported(step, str(error))) from error
+
+
+OPERATORS: Mapping[str, Operator] = {
+    POINTWISE: pointwise,
+    "Convolution": convolution,
+    "GroupConvolution": convolution,
+    "MatMul": axes.matmul,
+    "Einsum": axes.einsum,
+    "Add": pairs(elementwise.add),
+    "Subtract": pairs(ops.subtract),
+    "Multiply": pairs(ops.multiply),
+    "Divide": pairs(ops.divide),
+    "SquaredDifference": pairs(lambda x, y: ops.square(ops.subtract(x, y))),
+    "Minimum": pairs(ops.minimum),
+    "Maximum": pairs(ops.maximum),
+    "Power": elementwise.power,
+    "Sqrt": each(lambda x: to_the(x, 0.5)),
+    "Exp": each(ops.exp),
+    "Abs": each(ops.absolute),
+    "Sign": each(ops.sign),
+    "Negative": each(ops.negative),
+    "Tanh": each(ops.tanh),
+    "Clamp": elementwise.clamp,
+    "Relu": each(ops.relu),
+    "Sigmoid": each(ops.sigmoid),
+    "Swish": elementwise.swish,
+    "HSwish": each(ops.hard_silu),
+    "HSigmoid": each(ops.hard_sigmoid),
+    "Erf": each(ops.erf),
+    "Gelu": elementwise.gelu,
+    "Softmax": axes.softmax,
+    "Convert": elementwise.convert,
+    "MaxPool": max_pool,
+    "AvgPool": average_pool,
+    "ReduceMean": axes.reduced(axes.mean),
+    "ReduceSum": axes.reduced(ops.sum),
+    "ReduceMax": axes.reduced(ops.max),
+    "ReduceMin": axes.reduced(ops.min),
+    "Concat": axes.concat,
+    "Pad": pad,
+    "StridedSlice": axes.strided_slice,
+    "Slice": axes.slice_axes,
+    "Reshape": axes.reshape,
+    "Squeeze": axes.reshape,
+    "Unsqueeze": axes.reshape,
+    "Transpose": axes.transpose,
+    "Gather": axes.gather,
+}

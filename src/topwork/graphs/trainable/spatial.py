@@ -1,0 +1,192 @@
+"""Convolution, pooling and padding, with OpenVINO's own arithmetic of sizes and borders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import keras  # noqa: TID253
+import numpy as np
+
+from topwork.errors import TopworkError
+from topwork.graphs.trainable.plan import Array, Step
+from topwork.graphs.trainable.values import (
+    Value,
+    apart,
+    axes_held,
+    channels_last,
+    numbers,
+    plain,
+    product,
+    reshaped,
+    tensor,
+)
+
+ops = keras.ops
+Borders = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a kernel moves over a picture, per axis. `borders`: how many are added before and after."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    borders: Borders
+    declared: bool  # whether the graph has any itself: rounding up may need some where it has none
+    same: bool  # whether the borders are those of TensorFlow's "SAME"
+
+    @property
+    def is_bare(self) -> bool:
+        return not any(before or after for before, after in self.borders)
+
+
+def window_of(step: Step, value: Value, kernel: Sequence[int]) -> Window:
+    """Borders follow from what size comes out: out = ⌊or⌈(in + before + after − reach) / stride⌉or⌋ + 1."""
+    attributes = step.attributes
+    sizes, results = value.shape[2:], step.shapes[0][2:]
+    strides = tuple(attributes["strides"])
+    dilations = tuple(attributes.get("dilations") or [1] * len(sizes))
+    valid = attributes["auto_pad"] == "valid"
+    begin = [0] * len(sizes) if valid else attributes["pads_begin"]
+    end = [0] * len(sizes) if valid else attributes["pads_end"]
+    borders, same = [], []
+    for i, (size, result) in enumerate(zip(sizes, results, strict=True)):
+        reach = (kernel[i] - 1) * dilations[i] + 1
+        total = max(0, (result - 1) * strides[i] + reach - size)
+        borders.append((begin[i], max(0, total - begin[i])))
+        same.append(result == -(-size // strides[i]) and borders[-1] == (total // 2, total - total // 2))
+    return Window(tuple(kernel), strides, dilations, borders, any([*begin, *end]), all(same))
+
+
+def bordered(x: Any, window: Window, fill: float) -> Any:
+    """A tensor (…, spatial axes, channels) with the window's borders."""
+    if window.is_bare:
+        return x
+    return ops.pad(x, [(0, 0), *window.borders, (0, 0)], constant_values=fill)
+
+
+def convolution(step: Step, values: list[Value]) -> Value:
+    """Kernel (O, I, …), or (groups, O / groups, I / groups, …)."""
+    image, kernel = channels_last(values[0]), values[1]
+    if kernel.of_images or not image.of_images:
+        raise TopworkError("its kernel is computed from the picture")
+    grouped = step.kind == "GroupConvolution"
+    window = window_of(step, image, kernel.shape[3 if grouped else 2 :])
+    x = tensor(image)
+    weights = tensor(kernel, like=x)
+    padding = "same" if window.same else "valid"
+    if not window.same:
+        x = bordered(x, window, 0.0)
+    spatial = range(2, 2 + len(window.kernel))
+    skipped = max(window.strides) > 1 and max(window.dilations) > 1  # TensorFlow has no such: skip afterwards
+    if skipped and window.same:
+        x, padding = bordered(tensor(image), window, 0.0), "valid"
+    options = {
+        "strides": (1,) * len(spatial) if skipped else window.strides,
+        "padding": padding,
+        "data_format": "channels_last",
+        "dilation_rate": window.dilations,
+    }
+    if grouped and kernel.shape[2] == 1 and len(spatial) <= 2 and len(set(window.strides)) == 1:
+        weights = ops.reshape(weights, (*kernel.shape[:2], *window.kernel))  # (C, multiplier, …)
+        x = ops.depthwise_conv(x, ops.transpose(weights, (*spatial, 0, 1)), **options)
+    else:
+        if grouped:
+            weights = ops.reshape(weights, (prod(kernel.shape[:2]), *kernel.shape[2:]))
+        x = ops.conv(x, ops.transpose(weights, (*spatial, 1, 0)), **options)
+    if skipped:
+        x = x[(slice(None), *(slice(None, None, stride) for stride in window.strides))]
+    return Value(x, step.shapes[0], of_images=True, last=True)
+
+
+def pointwise(step: Step, values: list[Value]) -> Value:
+    """A convolution by a kernel of one pixel is a matrix product, whose gradients TensorFlow computes faster."""
+    x = tensor(channels_last(values[0]))
+    weights = tensor(values[1], like=x)
+    outputs, inputs = values[1].shape[:2]
+    rows = product(ops.reshape(x, (-1, inputs)), ops.transpose(ops.reshape(weights, (outputs, inputs))))
+    shape = step.shapes[0]
+    return Value(ops.reshape(rows, (-1, *shape[2:], outputs)), shape, of_images=True, last=True)
+
+
+def max_pool(step: Step, values: list[Value]) -> Value:
+    image = channels_last(values[0])
+    window = window_of(step, image, step.attributes["kernel"])
+    if max(window.dilations) > 1:
+        raise TopworkError("its window is dilated")
+    x = tensor(image)
+    if not window.same:
+        x = bordered(x, window, -np.inf)
+    padding = "same" if window.same else "valid"
+    x = ops.max_pool(x, window.kernel, window.strides, padding, "channels_last")
+    return Value(x, step.shapes[0], of_images=image.of_images, last=True)
+
+
+def average_pool(step: Step, values: list[Value]) -> Value:
+    """The sum over a window divided by how many it counts: the real pixels, or those of the borders too."""
+    image = channels_last(values[0])
+    window = window_of(step, image, step.attributes["kernel"])
+    if max(window.dilations) > 1:
+        raise TopworkError("its window is dilated")
+    x = bordered(tensor(image), window, 0.0)
+    x = ops.average_pool(x, window.kernel, window.strides, "valid", "channels_last")
+    # Where the graph has no borders, what a rounded-up last window reaches beyond the picture is never counted, and
+    # else always: so OpenVINO's processor plugin has it, whatever the rounding.
+    exact = step.attributes["exclude-pad"] or not window.declared
+    if exact and not window.is_bare:
+        x = ops.multiply(x, ops.convert_to_tensor(_shares(image, window, step), dtype=x.dtype))
+    return Value(x, step.shapes[0], of_images=image.of_images, last=True)
+
+
+def _shares(image: Value, window: Window, step: Step) -> Array:
+    """The window's whole area over its part within the picture, at each place: (1, …, 1)."""
+    whole = np.ones((), np.float64)
+    sizes, results = image.shape[2:], step.shapes[0][2:]
+    for i, kernel in enumerate(window.kernel):
+        starts = np.arange(results[i]) * window.strides[i] - window.borders[i][0]
+        first = np.maximum(starts, 0)
+        behind = np.minimum(starts + kernel, sizes[i])
+        whole = np.multiply.outer(whole, kernel / np.maximum(behind - first, 1))
+    return whole[None, ..., None].astype(np.float32)
+
+
+def pad(step: Step, values: list[Value]) -> Value:
+    """A negative border cuts off. Constant, or by repeating pixels: edge, reflect, symmetric."""
+    value = values[0]
+    before, after = (numbers(v).tolist() for v in values[1:3])
+    mode = step.attributes["pad_mode"]
+    fill = float(numbers(values[3])) if len(values) > 3 else 0.0
+    if value.of_images and (before[0] or after[0]):
+        raise TopworkError("it pads the axis of images")
+    x = tensor(value)
+    for axis, held in zip(range(len(value.shape)), axes_held(value, range(len(value.shape))), strict=True):
+        size = value.shape[axis]
+        if min(before[axis], after[axis]) < 0:
+            keep = np.arange(max(0, -before[axis]), size - max(0, -after[axis]))
+            x = ops.take(x, keep, axis=held)
+        width = (max(0, before[axis]), max(0, after[axis]))
+        if mode != "constant" and any(width):
+            x = ops.take(x, np.pad(np.arange(size), width, mode=mode), axis=held)
+    if mode == "constant":
+        widths = [(max(0, before[axis]), max(0, after[axis])) for axis in value.order]
+        x = ops.pad(x, widths, constant_values=fill)
+    return Value(x, step.shapes[0], value.of_images, value.last)
+
+
+def pick(step: Step, values: list[Value], axis: int, indices: Array) -> Value:
+    """Take `indices` along one of the graph's axes."""
+    value = values[0]
+    axis %= len(value.shape)
+    indices = np.where(indices < 0, indices + value.shape[axis], indices)
+    if indices.ndim == 1 and not (value.of_images and axis == 0):
+        held = axes_held(value, [axis])[0]
+        return Value(ops.take(tensor(value), indices, axis=held), step.shapes[0], value.of_images, value.last)
+    value = plain(value)
+    if not value.of_images:
+        return Value(ops.take(tensor(value), indices, axis=axis), step.shapes[0], of_images=False)
+    x = ops.take(apart(value), indices, axis=axis + 1)
+    return Value(reshaped(x, step.shapes[0], of_images=True), step.shapes[0], of_images=True)

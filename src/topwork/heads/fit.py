@@ -1,0 +1,222 @@
+"""From features and splits to a fitted head: which features, which settings, chosen on held-out images alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topwork.backbones.backbone import LAST, LAST_ROOTED
+from topwork.data.dataset import Dataset
+from topwork.data.groups import group_numbers
+from topwork.data.split import Splits, folds
+from topwork.errors import InputError
+from topwork.features.extract import Features
+from topwork.heads.head import Head, fit_temperature, softmax
+from topwork.heads.kernel import fit_kernel
+from topwork.heads.linear import LinearFit, fit_linear
+from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
+from topwork.progress import Watch
+from topwork.recipe import Recipe
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One set of features that was tried, and how it did on held-out images."""
+
+    features: str
+    width: int
+    strength: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A head, the blocks of features it sees, and the candidates it was chosen from (best first).
+
+    `held_out`: how held-out images were had, in words; empty where nothing was chosen. `unseen`: those images, and
+    `unseen_probabilities` float32 (M, K) what a head that had not learnt from them says of each, at this head's
+    temperature; None for a head that is fitted without. `fold_of`: int64 (M,), their folds, if there were any.
+    """
+
+    head: Head
+    blocks: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    held_out: str
+    unseen: Dataset | None = None
+    unseen_probabilities: Array | None = None
+    fold_of: Array | None = None
+
+
+def fit_head(
+    features: Features, splits: Splits, recipe: Recipe, *, tensorboard: Path, watch: Watch
+) -> Fitted:
+    """Fit the head that `recipe.head` names on the training part; the test part is not looked at.
+
+    Raises:
+        InputError: too few training images for what was asked.
+    """
+    if recipe.head.kind in ("linear", "kernel"):
+        return _fit_path(features, splits, recipe)
+    if recipe.head.kind == "mlp":
+        return _fit_mlp(features, splits, recipe, tensorboard, watch)
+    return _fit_centroid(features, splits, recipe)
+
+
+def sample_weights(targets: Array, given: Array, class_count: int, *, balanced: bool) -> Array:
+    """The images' own weights; balanced, so scaled that each class has the same sum, and the mean is kept."""
+    if not balanced:
+        return given
+    totals = np.bincount(targets, given, minlength=class_count)
+    return np.asarray(given * (given.sum() / np.count_nonzero(totals) / totals[targets]))
+
+
+def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
+    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
+    train, validation = splits.train, splits.validation
+    class_count = len(train.classes)
+    targets, weights = _learnt(splits.train, recipe)
+    fold_of = None if len(validation) else folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
+    choices = {"last": (LAST,), "stages": _stages(features)}
+    wanted = list(choices) if recipe.head.features == "auto" else [recipe.head.features]
+    if choices["stages"] == choices["last"]:
+        wanted = ["last"]
+    fits: dict[str, tuple[LinearFit, Candidate]] = {}
+    for name in wanted:
+        x = features.part(train).matrix(choices[name])
+        held = None
+        if len(validation):
+            held = (features.part(validation).matrix(choices[name]), *_learnt(validation, recipe))
+        fit = fit_along(x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held)
+        step = next(s for s in fit.steps if s.strength == fit.strength)
+        candidate = Candidate(name, x.shape[1], fit.strength, step.held_out_loss, step.held_out_accuracy)
+        fits[name] = (fit, candidate)
+    ranked = sorted(fits.values(), key=lambda pair: pair[1].held_out_loss)
+    best, chosen = ranked[0]
+    held_out = (
+        f"{int(fold_of.max()) + 1}-fold cross-validation" if fold_of is not None else "the validation images"
+    )
+    return Fitted(
+        best.head,
+        choices[chosen.features],
+        tuple(c for _, c in ranked),
+        held_out,
+        unseen=validation if fold_of is None else train,
+        unseen_probabilities=softmax(best.held_out_logits, best.head.temperature).astype(np.float32),
+        fold_of=fold_of,
+    )
+
+
+def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Path, watch: Watch) -> Fitted:
+    from threadpoolctl import threadpool_limits
+
+    from topwork.storage.tensorboard import scalars
+
+    blocks = _one_choice(features, recipe)
+    train, validation = splits.train, splits.validation
+    if not len(validation):  # a curve to look at, and a temperature, need images that were not learnt from
+        fold_of = folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
+        train, validation = train.select(np.flatnonzero(fold_of)), train.select(np.flatnonzero(fold_of == 0))
+    held_x = features.part(validation).matrix(blocks)
+    held_targets, held_weights = _learnt(validation, recipe)
+    targets, weights = _learnt(train, recipe)
+    # Products of 32 rows are too small to share: threads that wait for each other cost more than they do.
+    with threadpool_limits(1, user_api="blas"), scalars(tensorboard) as log:
+
+        def on_step(step: StepLog) -> None:
+            watch.say(f"step {step.step:5d}  loss {step.loss:.4f}  accuracy {step.accuracy:.4f}")
+            log.train(step.step, loss=step.loss, accuracy=step.accuracy)
+
+        def on_epoch(epoch: EpochLog) -> None:
+            watch.say(
+                f"epoch {epoch.epoch:2d}  validation loss {epoch.validation_loss:.4f}  "
+                f"accuracy {epoch.validation_accuracy:.4f}"
+            )
+            log.validation(epoch.step, loss=epoch.validation_loss, accuracy=epoch.validation_accuracy)
+
+        fit = fit_mlp(
+            features.part(train).matrix(blocks),
+            targets,
+            class_count=len(train.classes),
+            weights=weights,
+            validation=(held_x, held_targets, held_weights),
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+    head = _calibrated(fit.head, held_x, held_targets, held_weights)
+    return Fitted(head, blocks, (), "", unseen=validation, unseen_probabilities=head.probabilities(held_x))
+
+
+def _fit_centroid(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
+    from topwork.heads.centroid import fit_centroid
+
+    blocks = _one_choice(features, recipe)
+    targets, weights = _learnt(splits.train, recipe)
+    x = features.part(splits.train).matrix(blocks)
+    return Fitted(
+        fit_centroid(x, targets, class_count=len(splits.train.classes), weights=weights), blocks, (), ""
+    )
+
+
+def _one_choice(features: Features, recipe: Recipe) -> tuple[str, ...]:
+    """The blocks for a head that makes no choice of its own: "auto" is then the last layer, the textbook's."""
+    if recipe.head.features == "stages":
+        return _stages(features)
+    return (LAST,)
+
+
+def _stages(features: Features) -> tuple[str, ...]:
+    """All blocks; but of the last layer only its rooted form, where it has one."""
+    names = tuple(b.name for b in features.facts.blocks)
+    return tuple(name for name in names if name != LAST) if LAST_ROOTED in names else names
+
+
+def _learnt(part: Any, recipe: Recipe) -> tuple[Array, Array]:
+    targets = part.targets()
+    balanced = recipe.head.class_weight == "balanced"
+    return targets, sample_weights(targets, part.weights(), len(part.classes), balanced=balanced)
+
+
+def _calibrated(head: Head, x: Array, targets: Array, weights: Array) -> Head:
+    smoothing = 1 / (
+        len(targets) + 2
+    )  # Laplace's rule: a few images that are all right don't prove certainty
+    return Head(
+        head.kind, head.layers, fit_temperature(head.logits(x), targets, weights, smoothing=smoothing)
+    )
+
+
+def _fold_count(train: Dataset, recipe: Recipe) -> int:
+    n, groups = len(train), max(group_numbers(train)) + 1
+    if n >= 4 and groups < 2:
+        raise InputError(
+            f"expected training images of two groups or more to choose settings by cross-validation; all {n} are of "
+            "one: add images of another, or use --head centroid, which chooses nothing"
+        )
+    if n < 4:
+        raise InputError(
+            f"expected at least 4 training images to choose settings by cross-validation; got {n}: "
+            "add photos, or use --head centroid, which chooses nothing"
+        )
+    return min(recipe.split.folds, n // 2, groups)
+
+
+def cross_validated(fitted: Fitted) -> tuple[float, ...]:
+    """The accuracy in each fold, 0 to 1, where there were folds: their spread is what another draw would change.
+
+    A little too good as a score: the strength of the head was chosen by these very images.
+    """
+    if fitted.fold_of is None or fitted.unseen is None or fitted.unseen_probabilities is None:
+        return ()
+    right = fitted.unseen_probabilities.argmax(axis=1) == fitted.unseen.targets()
+    return tuple(float(right[fitted.fold_of == f].mean()) for f in range(int(fitted.fold_of.max()) + 1))
+
+
+def fold_count(dataset: Dataset, recipe: Recipe) -> int:
+    """As many folds as asked for, or as there are groups."""
+    return max(2, min(recipe.split.folds, len(dataset) // 2, max(group_numbers(dataset)) + 1))

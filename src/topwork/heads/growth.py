@@ -1,0 +1,127 @@
+"""What more photos would bring: a learning curve from stored features, and the class that they would help most."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topwork.data.split import Splits
+from topwork.evaluation.learning_curve import LearningCurve, fit_curve
+from topwork.features.extract import Features
+from topwork.heads.fit import Fitted
+from topwork.heads.linear import fit_linear
+
+SHARES = (0.125, 0.25, 0.5)  # of the training images; the whole is known from cross-validation
+REPEATS = 3  # folds that each share is tried with
+LEAST = 40  # training images, before a curve says anything
+WORTHWHILE = 0.002  # by how much accuracy must rise for a class's photos to be asked for
+MOST = 2.0  # times as many photos as a class has: further no forecast goes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The curve; and where more photos would help most: `name` (None: nowhere), how many `more`, by what `gain`.
+
+    `gain`: of all images' accuracy, 0 to 1, forecast by the class's own share of errors and the curve's rate.
+    """
+
+    curve: LearningCurve
+    name: str | None
+    more: int
+    gain: float
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What to tell a person."""
+        n = self.curve.sizes[-1]
+        now, then = (100 * (1 - self.curve.error(size)) for size in (n, 2 * n))
+        first = (
+            f"Twice as many photos would bring about {then - now:.1f} points "
+            f"({now:.1f} % with {n} training images, about {then:.1f} % with {2 * n}): an extrapolation."
+        )
+        if self.name is None:
+            return (first, "No single class stands out as the one to photograph next.")
+        return (
+            first,
+            f"About {self.more} more photos of {self.name!r} would help most: {100 * self.gain:.1f} points.",
+        )
+
+
+def growth(features: Features, splits: Splits, fitted: Fitted) -> Growth | None:
+    """Fit heads on parts of the training images, and forecast; None where images are too few, or there were no folds.
+
+    The law is that of `learning_curve.fit_curve`. The strength is the chosen head's, for all sizes alike.
+    """
+    unseen, said, fold_of = fitted.unseen, fitted.unseen_probabilities, fitted.fold_of
+    if unseen is None or said is None or fold_of is None or len(unseen) < LEAST or not fitted.candidates:
+        return None
+    targets, weights = unseen.targets(), unseen.weights()
+    wrong = said.argmax(axis=1) != targets
+    points = _points(features.part(unseen).matrix(fitted.blocks), targets, weights, fold_of, fitted)
+    learnt = round(len(unseen) * (1 - 1 / (int(fold_of.max()) + 1)))
+    curve = fit_curve((*points, learnt), (*points.values(), float(wrong.mean())))
+    # The law is drawn for the whole of the training images, of which the last fold's head had not quite all.
+    curve = LearningCurve(curve.sizes, curve.errors, curve.floor, curve.scale, curve.rate)
+    name, more, gain = _neediest(unseen.classes, targets, wrong, curve)
+    return Growth(curve, name, more, gain)
+
+
+def _points(x: Array, targets: Array, weights: Array, fold_of: Array, fitted: Fitted) -> dict[int, float]:
+    from threadpoolctl import threadpool_limits
+
+    random, classes = np.random.default_rng(0), len(np.unique(targets))
+    errors: dict[float, list[tuple[int, float]]] = {}
+    with threadpool_limits(1, user_api="blas"):
+        for fold in range(min(REPEATS, int(fold_of.max()) + 1)):
+            held = np.flatnonzero(fold_of == fold)
+            rest = random.permutation(np.flatnonzero(fold_of != fold))
+            for share in SHARES:
+                rows = rest[: max(classes, math.ceil(share * len(rest)))]
+                if len(np.unique(targets[rows])) < 2:
+                    continue
+                fit = fit_linear(
+                    x[rows],
+                    targets[rows],
+                    class_count=int(targets.max()) + 1,
+                    weights=weights[rows],
+                    validation=(x[held], targets[held], weights[held]),
+                    strengths=(fitted.candidates[0].strength,),
+                )
+                error = float((fit.held_out_logits.argmax(axis=1) != targets[held]).mean())
+                errors.setdefault(share, []).append((len(rows), error))
+    return {
+        round(float(np.mean([n for n, _ in pairs]))): float(np.mean([e for _, e in pairs]))
+        for pairs in errors.values()
+    }
+
+
+def _neediest(
+    classes: tuple[str, ...], targets: Array, wrong: Array, curve: LearningCurve
+) -> tuple[str | None, int, float]:
+    """The class whose photos bring most for each: its errors fall as the curve's do, by its own number of photos."""
+    best: tuple[float, str | None, int, float] = (0.0, None, 0, 0.0)
+    if curve.scale <= 0:
+        return None, 0, 0.0
+    reducible = 1 - curve.floor / max(curve.errors[-1], 1e-12)
+    for i, name in enumerate(classes):
+        own = targets == i
+        count = int(own.sum())
+        if not count:
+            continue
+        share = float((wrong & own).sum()) / len(targets) * max(0.0, reducible)
+        more = min(math.ceil((MOST ** (1 / curve.rate) - 1) * count), math.ceil((MOST - 1) * count))
+        gain = share * (1 - (count / (count + more)) ** curve.rate)
+        if gain >= WORTHWHILE and gain / more > best[0]:
+            best = (gain / more, name, _rounded(more), gain)
+    return best[1:]
+
+
+def _rounded(count: int) -> int:
+    """To one digit, or two: 'about 40'."""
+    size = 10 ** max(0, len(str(count)) - 2)
+    return max(1, round(count / (5 * size)) * 5 * size) if count >= 10 else count

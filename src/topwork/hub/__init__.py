@@ -1,1 +1,0 @@
-"""Where trained networks come from."""

@@ -1,0 +1,1 @@
+"""From an image file's bytes to pixels. Read `decode` first: the only decoder and resizer."""

@@ -1,0 +1,130 @@
+"""Tell whether fine-tuning would pay, before it is done: the command `advise`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.backbones.engine import Engine, Pixels
+from topwork.checks.groups import check
+from topwork.data.dataset import Dataset
+from topwork.data.sources import load
+from topwork.data.split import Splits, splits_of
+from topwork.errors import ImageError, TopworkError
+from topwork.features.extract import Features, extract, open_store
+from topwork.images.decode import decode
+from topwork.parallel import stream
+from topwork.progress import Silent, Watch
+from topwork.recipe import Recipe
+from topwork.tuning.advice.advice import Advice, predict
+from topwork.tuning.advice.evidence import STEPS, evidence
+
+TIMED = 16  # images that the network is timed on
+TIMED_S = 1.0  # and the seconds that this may take, once it is compiled
+VIEWS = {"one": 1, "flip": 2, "dihedral": 8}
+
+
+def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: Watch | None = None) -> Advice:
+    """Tell whether to tune: extract features only, tune the tail, or tune all.
+
+    The features are computed once and kept, so that a training after it finds them there. The test part is not
+    looked at.
+
+    Args:
+        data: a dataset, or what `topwork.load` takes.
+        recipe: the settings that a training would have; None for the defaults.
+        watch: told of the progress.
+
+    Raises:
+        InputError: the data or a setting is wrong, or there are too few images.
+        TopworkError: the features can't be stored.
+
+    >>> advice = advise("photos")  # doctest: +SKIP
+    >>> advice.mode, advice.forecast("tail").gain  # doctest: +SKIP
+    ('tail', 2.1)
+    """
+    recipe, watch = recipe or Recipe(), watch or Silent()
+    wanted, settings = recipe.split, recipe.backbone
+    dataset = data if isinstance(data, Dataset) else load(data, group_by=wanted.group_by)
+    splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # errors before work
+    backbone = load_backbone(
+        settings.handle,
+        size_px=settings.size_px,
+        fit=settings.fit,
+        views=settings.views,
+        precision=settings.precision,
+        pixels=settings.pixels,
+        progress=watch.download(settings.handle),
+        say=watch.say,
+    )
+    with open_store(backbone.facts) as store:
+        with watch.bar("features", len(dataset)) as progress:
+            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
+        if store.set_aside is not None:
+            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
+        if wanted.copies:  # split as a training splits them
+            with watch.bar("looks", len(features.dataset)) as progress:
+                features = check(features, progress).features
+        splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
+        return advise_on(features, splits, backbone, recipe=recipe, watch=watch)
+
+
+def advise_on(
+    features: Features, splits: Splits, backbone: Backbone, *, recipe: Recipe, watch: Watch
+) -> Advice:
+    """`advise`, for images whose features are there and that were split.
+
+    Args:
+        features: of all images of `splits`, in an open store.
+        splits: train, and validation if there is one; the test is not looked at.
+        backbone: the network.
+        recipe: the settings of the training.
+        watch: told of the progress.
+
+    Raises:
+        InputError: there are too few images.
+    """
+    with watch.bar("evidence", STEPS) as progress:
+        began = time.perf_counter()
+        seen = evidence(features, splits, recipe, progress=progress)
+        head_s = time.perf_counter() - began
+    return predict(
+        seen,
+        measure_speed(backbone, splits.train),
+        tuning=recipe.finetune,
+        views=VIEWS[backbone.facts.views],
+        head_s=head_s,
+        data=features.dataset.name,
+        backbone=str(backbone.facts),
+    )
+
+
+def measure_speed(backbone: Backbone, dataset: Dataset) -> float:
+    """Images a second that the engine runs forward on this machine, in f32, one view each; decoding not counted."""
+    pixels = _some_pixels(backbone, dataset)
+    infer = Engine(replace(backbone, facts=replace(backbone.facts, precision="f32")))
+    infer(pixels[0])  # compiles
+    done, began = 0, time.perf_counter()
+    while not done or time.perf_counter() - began < TIMED_S:
+        with closing(stream(infer, pixels, workers=infer.workers)) as results:
+            done += sum(1 for _ in results)
+    return done * VIEWS[backbone.facts.views] / (time.perf_counter() - began)
+
+
+def _some_pixels(backbone: Backbone, dataset: Dataset) -> list[Pixels]:
+    facts, found = backbone.facts, []
+    for example in dataset:
+        try:
+            found.append(decode(example.image.read(), facts.size_px, fit=facts.fit))
+        except (ImageError, OSError):  # gone since its features were computed
+            continue
+        if len(found) == TIMED:
+            break
+    if not found:
+        raise TopworkError(
+            f"{dataset.name}: no image can be read any more; expected those that were just read: put the images back"
+        )
+    return found

@@ -1,0 +1,107 @@
+"""Look a data set over before anything is learnt from it: `audit` finds what is wrong, and changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from topwork.backbones.backbone import load_backbone
+from topwork.checks.findings import Audit
+from topwork.checks.fixes import write_audit
+from topwork.checks.groups import copies, keep_together
+from topwork.checks.inspect import inspect, unseen_probabilities
+from topwork.checks.looks import look_at
+from topwork.data.dataset import Dataset
+from topwork.data.sources import load
+from topwork.errors import InputError
+from topwork.features.extract import extract, open_store
+from topwork.jobs.clock import Clock
+from topwork.progress import Silent, Watch
+from topwork.recipe import Recipe
+from topwork.runs.folder import AUDIT, AUDIT_PAGE, FIXES
+from topwork.runs.report.audit_page import write_audit_page
+
+
+def audit(
+    data: Dataset | str | Path,
+    out: str | Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    watch: Watch | None = None,
+) -> Audit:
+    """Find files that can't be read, copies, leaks, wrong labels, odd pictures, and classes too small.
+
+    Nothing in the user's folder is changed. With `out`, a new or empty folder, `audit.html`, `audit.json` and
+    `fixes.csv` are written there: to look at, for programs, and to be edited and given to `train`.
+
+    Args:
+        data: a data set, or what `topwork.load` takes.
+        out: where the files go; None for none.
+        recipe: the settings; of them the network's, the folds and the seed are used.
+        watch: told of the progress.
+
+    Raises:
+        InputError: the data, the folder or a setting is wrong.
+
+    >>> audit("photos").counts()  # doctest: +SKIP
+    {'unreadable': 1, 'leak': 0, 'conflict': 2, 'mislabelled': 7, ...}
+    """
+    recipe, watch, clock = recipe or Recipe(), watch or Silent(), Clock()
+    folder = _folder(out)
+    with clock.time("load"):
+        dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
+        settings = recipe.backbone
+        backbone = load_backbone(
+            settings.handle,
+            size_px=settings.size_px,
+            fit=settings.fit,
+            views=settings.views,
+            precision=settings.precision,
+            pixels=settings.pixels,
+            progress=watch.download(settings.handle),
+            say=watch.say,
+        )
+    with open_store(backbone.facts) as store:
+        with clock.time("features"), watch.bar("features", len(dataset)) as progress:
+            features = extract(dataset, backbone, store=store, progress=progress)
+        with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
+            looks = look_at(features.dataset, features.keys, progress=progress)
+        with clock.time("copies"):
+            groups = copies(features, looks)
+        with clock.time("labels"):
+            probabilities = unseen_probabilities(keep_together(features, groups), recipe)
+        with clock.time("pictures"):
+            problems = (*dataset.skipped, *features.problems)
+            findings = inspect(features, looks, groups, probabilities, problems)
+    result = Audit(
+        dataset.name,
+        len(features.dataset),
+        features.dataset.class_counts(),
+        findings,
+        tuple(tuple(features.dataset[row].id for row in group.rows) for group in groups),
+        clock.seconds(),
+    )
+    if folder is not None:
+        write_audit(folder, result, FIXES)
+        write_audit_page(folder, result, features.dataset, watch)
+    return result
+
+
+def _folder(out: str | Path | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder to write to; {error.strerror}") from None
+    if FIXES in held:
+        raise InputError(
+            f"{folder}: holds fixes already, which may have been edited; choose another --out, or remove "
+            f"{folder / FIXES}"
+        )
+    if others := held - {AUDIT, AUDIT_PAGE}:
+        raise InputError(
+            f"{folder}: expected a new or empty folder; it holds {sorted(others)[0]!r}; choose another --out"
+        )
+    return folder

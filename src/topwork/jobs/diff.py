@@ -1,0 +1,209 @@
+"""Two runs on the test images that both have: which is better, how sure that is, and which pictures flipped."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from topwork.errors import InputError
+from topwork.evaluation.significance import Interval, PairedComparison, mcnemar, wilson
+from topwork.runs.folder import PARTS, SPLITS
+
+NAMED = 5  # of the classes that only one run has
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A test image that the two runs call by different names, with the probability that each gave its own answer."""
+
+    id: str
+    label: str
+    before: str
+    after: str
+    probability_before: float
+    probability_after: float
+
+    @property
+    def kind(self) -> str:
+        """'fixed' (wrong, then right), 'broken' (right, then wrong) or 'changed' (wrong in another way)."""
+        if self.after == self.label:
+            return "fixed"
+        return "broken" if self.before == self.label else "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Run `b` less run `a` on their `n` common test images; accuracies in 0..1, intervals 95 %.
+
+    `comparison`: McNemar's test and the interval of the difference, b's accuracy less a's: its own "A" is run `b`.
+    Images of one group, by b's list, count as one.
+    `only_in_a`, `only_in_b`: test images that one run alone has, and that don't count. `flips`: the surest answer of
+    `b` first.
+    """
+
+    a: str
+    b: str
+    n: int
+    only_in_a: int
+    only_in_b: int
+    accuracy_a: float
+    accuracy_b: float
+    interval_a: Interval
+    interval_b: Interval
+    comparison: PairedComparison
+    flips: tuple[Flip, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; there, `comparison`'s `only_a` and `only_b` count what run `a` or `b` alone got right."""
+        found = self.comparison
+        return {
+            **asdict(self),
+            "comparison": {**asdict(found), "only_a": found.only_b, "only_b": found.only_a},
+            "flips": [{**asdict(flip), "kind": flip.kind} for flip in self.flips],
+        }
+
+
+class _Row(NamedTuple):
+    """A line of a run's list of images."""
+
+    id: str
+    split: str
+    label: str
+    prediction: str
+    probability: float
+    sha256: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A run's images: all of them, those it tested on by their SHA-256, and those it learned from."""
+
+    name: str
+    rows: tuple[_Row, ...]
+    tests: dict[str, _Row]
+    learnt: frozenset[str]
+
+    def near_learnt(self, learnt: frozenset[str]) -> frozenset[str]:
+        """The images of `learnt`, and those that share a group with one of them by this run's list."""
+        groups = {row.group for row in self.rows if row.group and row.sha256 in learnt}
+        return learnt | {row.sha256 for row in self.rows if row.group in groups}
+
+
+def compare_runs(a: str | Path, b: str | Path) -> Difference:
+    """Compare two runs on the images that both tested on, known by their bytes.
+
+    Raises:
+        InputError: no run, classes or labels that differ, no common test image; or one run learned from images, or
+            from copies of images, that the other tests on.
+    """
+    first, second = _listed(a), _listed(b)
+    _check_classes(first, second)
+    _check_leak(first, second)
+    _check_leak(second, first)
+    common = [key for key in first.tests if key in second.tests]
+    if not common:
+        raise InputError(
+            f"{a} and {b} have no test image in common ({len(first.tests)} and {len(second.tests)} of their own): "
+            "train both on the same photos with the same --seed and --test"
+        )
+    pairs = [(first.tests[key], second.tests[key]) for key in common]
+    for one, other in pairs:
+        if one.label != other.label:
+            raise InputError(
+                f"expected the same labels in both runs; {one.id!r} is {one.label!r} in {a} and {other.label!r} in "
+                f"{b}: train both on the same labels"
+            )
+    right_a, right_b = (
+        np.array([row.prediction == row.label for row in rows]) for rows in zip(*pairs, strict=True)
+    )
+    flips = [
+        Flip(new.id, new.label, old.prediction, new.prediction, old.probability, new.probability)
+        for old, new in pairs
+        if old.prediction != new.prediction
+    ]
+    together = [new.group or new.sha256 for _, new in pairs]
+    groups = np.unique(together, return_inverse=True)[1]
+    n = len(common)
+    return Difference(
+        a=str(a),
+        b=str(b),
+        n=n,
+        only_in_a=len(first.tests) - n,
+        only_in_b=len(second.tests) - n,
+        accuracy_a=float(right_a.mean()),
+        accuracy_b=float(right_b.mean()),
+        interval_a=wilson(int(right_a.sum()), n),
+        interval_b=wilson(int(right_b.sum()), n),
+        comparison=mcnemar(right_b, right_a, groups=groups),
+        flips=tuple(sorted(flips, key=lambda flip: -flip.probability_after)),
+    )
+
+
+def _listed(folder: str | Path) -> _Listed:
+    path = Path(folder) / SPLITS
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            rows = tuple(_row(line, at) for at, line in enumerate(lines, 2))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: expected a folder that `topwork train` wrote; it has no {SPLITS}"
+        ) from None
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: expected a run's list of images; it can't be read ({error}); copy the run's folder whole"
+        ) from None
+    tests = {row.sha256: row for row in rows if row.split == "test"}
+    learnt = frozenset(row.sha256 for row in rows if row.split != "test")
+    return _Listed(str(folder), rows, tests, learnt)
+
+
+def _row(line: dict[str, str], at: int) -> _Row:
+    """Raises: KeyError or ValueError, saying what is wrong, where the line isn't one that a run writes."""
+    known = {name: line[name] for name in _Row._fields[:-1]}
+    empty = [name for name in known if not line[name] and name != "label"]
+    if empty:
+        raise ValueError(f"row {at} has no {empty[0]}")
+    if line["split"] not in PARTS:
+        raise ValueError(f"row {at} has the split {line['split']!r}; expected one of {', '.join(PARTS)}")
+    try:
+        probability = float(line["probability"])
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise ValueError(f"row {at} has the probability {line['probability']!r}; expected a number in 0..1")
+    group = line.get("group") or ""  # no such column in runs of before
+    return _Row(**{**known, "probability": probability, "group": group})  # type: ignore[arg-type]
+
+
+def _check_classes(first: _Listed, second: _Listed) -> None:
+    mine, theirs = ({row.label for row in run.rows} for run in (first, second))
+    if mine != theirs:
+        only = [
+            f"{', '.join(map(repr, sorted(names)[:NAMED]))}"
+            f"{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''} in {run.name} alone"
+            for run, names in ((first, mine - theirs), (second, theirs - mine))
+            if names
+        ]
+        raise InputError(
+            f"expected two runs of the same classes; got {' and '.join(only)}: train both on the same classes"
+        )
+
+
+def _check_leak(tester: _Listed, learner: _Listed) -> None:
+    """Refuse a `learner` that learned from a test image of `tester`, or from a copy of one by either's groups."""
+    # What leaks within both runs, by splits that were given, is no advantage of one of them.
+    both = tester.near_learnt(tester.learnt) & learner.tests.keys()
+    leaks = learner.near_learnt(learner.learnt) | tester.near_learnt(learner.learnt)
+    leaked = [row.id for key, row in tester.tests.items() if key in leaks and key not in both]
+    if leaked:
+        raise InputError(
+            f"{learner.name} learned from {len(leaked)} of the {len(tester.tests)} test images of {tester.name}, or "
+            f"from copies of them, such as {leaked[0]!r}: a comparison would flatter it; train both with the same "
+            "--seed, --test, --copies and --group-by"
+        )

@@ -1,0 +1,20 @@
+"""Score a classifier on a data set: the command `evaluate`."""
+
+from __future__ import annotations
+
+from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.score import Scored, score, targets_for
+from topwork.data.dataset import Dataset
+from topwork.features.extract import extract, open_store
+from topwork.progress import Silent, Watch
+
+
+def score_dataset(
+    classifier: Classifier, dataset: Dataset, *, strict: bool = False, watch: Watch | None = None
+) -> Scored:
+    """`score`, from the images on; features that are in the store are not computed again."""
+    targets_for(classifier, dataset)  # before the work, not after
+    watch = watch or Silent()
+    with open_store(classifier.backbone.facts) as store, watch.bar("features", len(dataset)) as progress:
+        features = extract(dataset, classifier.backbone, store=store, strict=strict, progress=progress)
+        return score(classifier, features)

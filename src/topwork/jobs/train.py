@@ -1,0 +1,296 @@
+"""Read this first: from labelled photos to a tested classifier, top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.checks.findings import Audit
+from topwork.checks.fixes import apply_fixes, write_audit
+from topwork.checks.groups import check
+from topwork.checks.inspect import audited
+from topwork.checks.leak import Leak, leaked
+from topwork.classifiers.calibrate import calibrate
+from topwork.classifiers.classifier import DESCRIPTION, Classifier
+from topwork.classifiers.score import Scored, score
+from topwork.data.dataset import Dataset, Example, FileImage, Problem
+from topwork.data.sources import load
+from topwork.data.split import Splits, splits_of
+from topwork.errors import InputError, MissingExtra, Stopped
+from topwork.evaluation.evaluate import Evaluation
+from topwork.features.extract import Features, extract, open_store
+from topwork.heads.fit import Fitted, cross_validated, fit_head
+from topwork.heads.growth import growth
+from topwork.jobs.advise import advise_on
+from topwork.jobs.clock import Clock
+from topwork.jobs.finetune import FROZEN, Finetuned, check_framework, finetune
+from topwork.progress import Silent, Watch
+from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.runs.folder import (
+    FIXES,
+    PARTS,
+    RECIPE,
+    REPORT,
+    SPLITS,
+    TENSORBOARD,
+    WORK,
+    check_folder,
+    make_folder,
+    write_splits,
+    writing,
+)
+from topwork.runs.report.write import write_neighbours, write_page
+from topwork.tuning.advice.advice import Advice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What a training gives: the folder it wrote, the classifier in it, and how good that is.
+
+    `test` is None where no image could be spared for it. `problems` are images left out, with the reason.
+    `computed` counts the images whose features were not stored before. `advice` and `finetuned`: where tuning was
+    asked for, what was advised and what it came to. `audit`: what is odd about the data; None where it was not looked
+    for. `leak`: what copies on both sides of a naive split would have done to the score; None where there are none.
+    """
+
+    path: Path
+    classifier: Classifier
+    test: Evaluation | None
+    fitted: Fitted
+    splits: dict[str, int]
+    problems: tuple[Problem, ...]
+    computed: int
+    seconds: dict[str, float]
+    advice: Advice | None = None
+    finetuned: Finetuned | None = None
+    audit: Audit | None = None
+    leak: Leak | None = None
+    cross_validated: tuple[float, ...] = ()
+
+
+def train(
+    data: Dataset | str | Path,
+    out: str | Path,
+    *,
+    recipe: Recipe | None = None,
+    fixes: str | Path | None = None,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Train a classifier and write it, its test score and its settings to the folder `out`.
+
+    Features are computed once for each image and kept; the head and its settings are chosen on held-out training
+    images; the test images are looked at once, at the end. Copies of one picture, and the user's groups, stay on one
+    side of every split. With `recipe.finetune.mode` the network itself is tuned
+    then (see `topwork.jobs.finetune.finetune`): always ("tail", "full"), or where that is advised ("auto").
+
+    Args:
+        data: a dataset, or what `topwork.load` takes: a folder with one sub-folder a class, a manifest, an archive.
+        out: the run's folder: new, or empty.
+        recipe: the settings; None for the defaults.
+        fixes: an audit's fixes.csv, as a person has edited it: pictures to leave out or relabel.
+        overwrite: replace the run that `out` holds.
+        watch: told of the progress.
+
+    Raises:
+        InputError: the data, the folder or a setting is wrong.
+        TopworkError: the disk is full or can't be written.
+
+    >>> run = train("photos", "run")  # doctest: +SKIP
+    >>> run.test.accuracy  # doctest: +SKIP
+    0.93
+    """
+    recipe, watch, clock, out = recipe or Recipe(), watch or Silent(), Clock(), Path(out)
+    check_folder(out, overwrite=overwrite)
+    if recipe.finetune.mode in ("tail", "full"):
+        check_framework()
+
+    with clock.time("load"):
+        dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
+        if fixes is not None:
+            dataset = apply_fixes(dataset, Path(fixes))
+        settings = recipe.backbone
+        backbone = load_backbone(
+            settings.handle,
+            size_px=settings.size_px,
+            fit=settings.fit,
+            views=settings.views,
+            precision=settings.precision,
+            pixels=settings.pixels,
+            progress=watch.download(settings.handle),
+            say=watch.say,
+        )
+        _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
+        make_folder(out)
+    with open_store(backbone.facts) as store:
+        with clock.time("features"), watch.bar("features", len(dataset)) as progress:
+            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
+        if store.set_aside is not None:
+            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
+
+        checked = None
+        if recipe.split.copies:
+            with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
+                checked = check(features, progress)
+                features = checked.features
+
+        with clock.time("head"):
+            splits = _splits(features.dataset, recipe)
+            fitted = fit_head(features, splits, recipe, tensorboard=out / TENSORBOARD, watch=watch)
+            calibration = calibrate(features, splits, fitted, recipe)
+            classifier = Classifier(
+                features.dataset.classes, backbone, fitted.blocks, fitted.head, calibration
+            )
+
+        with clock.time("test"):
+            majority = Counter(splits.train.labels()).most_common(1)[0][0]
+            scored = (
+                score(classifier, features.part(splits.test), majority=majority) if len(splits.test) else None
+            )
+
+        problems = (*dataset.skipped, *features.problems)
+        audit, leak = None, None
+        if checked:
+            with clock.time("audit"):
+                audit = audited(checked, classifier, splits, fitted, recipe, problems)
+                leak = leaked(checked, splits, fitted, recipe)
+        with clock.time("curve"):
+            grown = growth(features, splits, fitted)
+
+        with clock.time("save"), writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for name in (FROZEN, WORK):  # of the run that is replaced
+                shutil.rmtree(out / name, ignore_errors=True)
+            # Without it the folder is no run, until all is written.
+            (out / DESCRIPTION).unlink(missing_ok=True)
+            write_splits(out / SPLITS, classifier, features, splits)
+            (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
+            report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
+            report["leak"] = asdict(leak) if leak else None
+            report["curve"] = asdict(grown.curve) if grown else None
+            report["growth"] = grown.sentences if grown else ()
+            report["fixes"] = str(fixes) if fixes is not None else None
+            (out / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+            if audit:
+                write_audit(out, audit, FIXES)
+            classifier.save(out)
+            write_neighbours(out, classifier, features.part(splits.train))
+
+    with clock.time("report"):
+        write_page(out, classifier, dataset, watch)
+    advice, finetuned = None, None
+    if recipe.finetune.mode != "head":
+        advice, tuning = _tuning(features, splits, backbone, recipe, out, watch)
+        if tuning.mode != "head" and (finetuned := _finetuned(out, dataset, tuning, advice, watch)):
+            clock.add(finetuned.seconds)
+            if finetuned.kept:
+                classifier, scored = finetuned.tuned.classifier, finetuned.test
+    return Run(
+        path=out,
+        classifier=classifier,
+        test=scored.evaluation if scored else None,
+        fitted=fitted,
+        splits=_sizes(splits),
+        problems=problems,
+        computed=features.computed,
+        seconds=clock.seconds(),
+        advice=advice,
+        finetuned=finetuned,
+        audit=audit,
+        leak=leak,
+        cross_validated=cross_validated(fitted),
+    )
+
+
+def _tuning(
+    features: Features, splits: Splits, backbone: Backbone, recipe: Recipe, out: Path, watch: Watch
+) -> tuple[Advice | None, FinetuneRecipe]:
+    """How to tune: as asked, or as advised; not at all where there are too few images to tell."""
+    if recipe.finetune.mode != "auto":
+        return None, recipe.finetune
+    try:
+        with open_store(backbone.facts) as store:
+            there = dataclasses.replace(features, store=store)
+            advice = advise_on(there, splits, backbone, recipe=recipe, watch=watch)
+    except InputError as error:
+        watch.say(f"no advice, so the frozen network stays: {error}")
+        return None, dataclasses.replace(recipe.finetune, mode="head")
+    except Stopped:
+        told = f"stopped; {out} has its classifier: topwork finetune {out} tunes the network"
+        raise Stopped(told) from None
+    for sentence in advice.sentences:
+        watch.say(sentence)
+    return advice, dataclasses.replace(recipe.finetune, mode=advice.mode)
+
+
+def _finetuned(
+    out: Path, dataset: Dataset, tuning: FinetuneRecipe, advice: Advice | None, watch: Watch
+) -> Finetuned | None:
+    """The tuning; None where it was only advised, and can't be."""
+    try:
+        return finetune(out, dataset, recipe=tuning, watch=watch)
+    except (InputError, MissingExtra) as error:
+        if advice is None:
+            raise
+        watch.say(f"the frozen network stays: {error}")
+        return None
+
+
+def _splits(dataset: Dataset, recipe: Recipe) -> Splits:
+    wanted = recipe.split
+    splits = splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
+    taught = set(splits.train.labels())
+    for name in dataset.classes:
+        if name not in taught:
+            raise InputError(
+                f"{dataset.name}: expected training images of every class; {name!r} has none that can be read: "
+                "add some, or leave the class out"
+            )
+    return splits
+
+
+def _sizes(splits: Splits) -> dict[str, int]:
+    return {name: len(getattr(splits, name)) for name in PARTS}
+
+
+def _source(data: Dataset | str | Path) -> str | None:
+    """Where the images can be found again; None for a dataset made in Python of files that lie all over."""
+    if isinstance(data, Dataset):
+        roots = {_root(example) for example in data}
+        return roots.pop() if len(roots) == 1 else None
+    return str(Path(data).absolute()) if Path(data).exists() else str(data)
+
+
+def _root(example: Example) -> str | None:
+    """The folder that the example's id is relative to, if it is a file in one."""
+    path, tail = str(example.image), f"/{example.id}"
+    found = isinstance(example.image, FileImage) and Path(path).as_posix().endswith(tail)
+    return str(Path(path).absolute())[: -len(tail)] if found else None
+
+
+def _report(
+    dataset: Dataset,
+    fitted: Fitted,
+    splits: Splits,
+    scored: Scored | None,
+    problems: tuple[Problem, ...],
+    source: str | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "data": dataset.name,
+        "source": source,
+        "splits": _sizes(splits),
+        "test": scored.evaluation.to_dict() if scored else None,
+        "held_out": fitted.held_out,
+        "cross_validated": cross_validated(fitted),
+        "candidates": [asdict(candidate) for candidate in fitted.candidates],
+        "left_out": [asdict(problem) for problem in problems],
+        "seconds": seconds,
+    }

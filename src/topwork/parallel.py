@@ -1,0 +1,43 @@
+"""Work on a stream of items by several threads at once, in order, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    pass
+
+AHEAD = 4  # images in flight for each worker: enough to hide a slow one, few enough for memory to stay flat
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def stream(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Generator[Result, None, None]:
+    """`work` on each of `items`, `workers` at once; the results in the order of the items, as they come.
+
+    Reads only a little ahead of what has been taken, so that a stream of any length needs the same memory.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="topwork")
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the caller stops early: what has not begun never will
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,102 @@
+"""The images of a run: its list of them, and the same images found again where the photos lie now."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from topwork.data.dataset import Dataset
+from topwork.data.split import Splits
+from topwork.errors import InputError
+from topwork.features.extract import Features
+from topwork.progress import Watch
+from topwork.runs.folder import PARTS, SPLITS
+
+
+@dataclass(frozen=True, slots=True)
+class RunImage:
+    """An image of a run, as its list has it. `key`: its SHA-256; `group`: None where it belongs to none."""
+
+    id: str
+    key: bytes
+    part: str
+    label: str
+    group: str | None
+
+
+def images_of(folder: Path) -> tuple[RunImage, ...]:
+    """The images of a run, in the order of its list.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    try:
+        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
+            return tuple(
+                RunImage(
+                    row["id"],
+                    bytes.fromhex(row["sha256"]),
+                    row["split"],
+                    row["label"],
+                    row.get("group") or None,
+                )
+                for row in csv.DictReader(file)
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
+            f"({error}); copy the run's folder whole"
+        ) from None
+
+
+def trained_on(folder: Path) -> frozenset[bytes]:
+    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
+
+    Raises:
+        InputError: the run's list of images is missing, or damaged.
+    """
+    return frozenset(image.key for image in images_of(folder) if image.part != "test")
+
+
+def as_before(
+    features: Features, folder: Path, classes: tuple[str, ...], watch: Watch
+) -> tuple[Features, Splits]:
+    """The images that the run knows, with the parts, labels and groups that they had in it.
+
+    Its photos may have been relabelled or left out by fixes, and copies found. They are known by name and bytes;
+    where photos were moved or renamed, by their bytes.
+
+    Raises:
+        InputError: images that the run learnt from are missing.
+    """
+    known = images_of(folder)
+    named = {(image.id, image.key): image for image in known}
+    pairs = list(zip(features.dataset, features.keys, strict=True))
+    mine = {row: named.pop((e.id, key)) for row, (e, key) in enumerate(pairs) if (e.id, key) in named}
+    elsewhere: dict[bytes, list[RunImage]] = {}
+    for image in named.values():
+        elsewhere.setdefault(image.key, []).append(image)
+    for row, (_, key) in enumerate(pairs):
+        if row not in mine and elsewhere.get(key):
+            mine[row] = elsewhere[key].pop(0)
+    missing = sum(map(len, elsewhere.values()))
+    if missing:
+        raise InputError(
+            f"{features.dataset.name}: expected the photos that {folder} learnt from; {missing} of {len(known)} "
+            "are not there or were changed: give the same photos, or train again"
+        )
+    new = len(pairs) - len(mine)
+    if new:
+        watch.say(f"{new} photos that the run doesn't know are left out; train again to use them")
+    rows = sorted(mine)
+    examples = tuple(
+        dataclasses.replace(pairs[i][0], label=mine[i].label, group=mine[i].group, split=None) for i in rows
+    )
+    dataset = Dataset(examples, classes, features.dataset.name, features.dataset.skipped)
+    kept = dataclasses.replace(features, dataset=dataset, keys=tuple(pairs[i][1] for i in rows))
+    parts = {
+        name: dataset.select(i for i, row in enumerate(rows) if mine[row].part == name) for name in PARTS
+    }
+    return kept, Splits(**parts)

@@ -1,0 +1,1 @@
+"""The report and the audit as pages. Read `content` first."""

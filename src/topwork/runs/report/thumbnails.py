@@ -1,0 +1,54 @@
+"""Pictures made small, as the pages hold them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from topwork.data.dataset import Example
+from topwork.errors import ImageError
+from topwork.images.decode import decode, size_of
+from topwork.parallel import core_count, stream
+
+PICTURE_PX, QUALITY = 128, 80
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Made = tuple[str, bytes]  # an image's id, and a JPEG
+
+
+def made(
+    make: Callable[[Example], Made | None], examples: Iterable[Example], progress: Callable[[int], None]
+) -> Iterator[Made]:
+    """What `make` makes of each, in their order; without those of which it makes nothing."""
+    with closing(stream(make, examples, workers=core_count())) as results:
+        for result in results:
+            progress(1)
+            if result is not None:
+                yield result
+
+
+def small(example: Example) -> Made | None:
+    """A picture in its own shape, its longer side 128 px; None where it can't be read."""
+    try:
+        data = example.image.read()
+        width, height = size_of(data)
+        share = PICTURE_PX / max(width, height)
+        sides = max(1, round(height * share)), max(1, round(width * share))
+        return example.id, jpeg(decode(data, sides))
+    except (ImageError, OSError):
+        return None
+
+
+def jpeg(pixels: Array) -> bytes:
+    """uint8 (H, W, 3) as a JPEG of 128 px at most."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((PICTURE_PX, PICTURE_PX))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return file.getvalue()

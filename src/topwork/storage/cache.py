@@ -1,0 +1,168 @@
+"""The cache folder: where it is, what lies in it, how it is emptied.
+
+Below the root: `features/<fingerprint>.sqlite` (see `topwork.features.store`) and `archives/*.tar`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from topwork.errors import InputError, TopworkError
+from topwork.storage.database import COMPANIONS, connect, locked, storage_error
+
+_STORE = re.compile(r"([0-9a-f]+)\.sqlite(\.damaged-[0-9]+)?(?:-wal|-shm|-journal)?")
+# What this program makes in each folder below the root, by whole file name. Nothing else is ever deleted.
+_MADE_HERE = {"features": _STORE, "archives": re.compile(r".+\.tar(\.part)?")}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """One feature store: its file, what it was made with, its rows, its size, when it was last opened."""
+
+    path: Path
+    fingerprint: str
+    about: str  # a line for people, as given to `Store.open`; "" when there is none
+    width: int | None  # None, like `rows`: the file can't be read now
+    rows: int | None
+    size_bytes: int  # with the files that SQLite keeps beside it
+    used: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What a cache folder holds. `total_bytes` counts every file below the root, ours or not."""
+
+    root: Path
+    stores: tuple[StoreInfo, ...]
+    set_aside: tuple[Path, ...]  # damaged stores that were renamed; `clear` deletes them
+    folder_bytes: dict[str, int]  # top-level folder → bytes; "" for files at the root itself
+    total_bytes: int
+
+
+def cache_root() -> Path:
+    """The folder for all that is computed once: `$TOPWORK_CACHE`, or else the platform's user cache."""
+    chosen = os.environ.get("TOPWORK_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("topwork", appauthor=False))
+
+
+def info(root: Path | None = None) -> CacheInfo:
+    """List the stores, the damaged files put aside and the sizes. A folder that isn't there is empty."""
+    root = cache_root() if root is None else root
+    sizes = {path: status.st_size for path, status in _files(root)}
+    folder_bytes: dict[str, int] = {}
+    for path, size in sizes.items():
+        parts = path.relative_to(root).parts
+        folder = parts[0] if len(parts) > 1 else ""
+        folder_bytes[folder] = folder_bytes.get(folder, 0) + size
+    stores, set_aside = [], []
+    for path in sorted(path for path in sizes if path.parent == root / "features"):
+        match = _STORE.fullmatch(path.name)
+        if match is None or path.name.endswith(COMPANIONS[1:]):
+            continue
+        if match[2]:
+            set_aside.append(path)
+        else:
+            stores.append(_store_info(path, match[1]))
+    return CacheInfo(root, tuple(stores), tuple(set_aside), folder_bytes, sum(sizes.values()))
+
+
+def clear(root: Path | None = None, *, fingerprint: str | None = None) -> int:
+    """Delete what this program made in the cache folder; return the bytes freed.
+
+    With `fingerprint` (whole, or a beginning that only one store has) it deletes that store and its damaged
+    copies. Links are neither followed nor deleted. A process that is using a store goes on with a new, empty
+    one.
+
+    Raises:
+        InputError: the root can't be a cache folder; or no store, or more than one, has that fingerprint.
+        TopworkError: a file can't be deleted.
+    """
+    root = cache_root() if root is None else root
+    _refuse_wrong_root(root)
+    mine = [(path, status.st_size) for path, status in _files(root) if _made_here(path, root)]
+    if fingerprint is not None:
+        wanted = _one_fingerprint(fingerprint, (path.name for path, _ in mine if path.suffix != ".tar"), root)
+        mine = [(path, size) for path, size in mine if path.name.startswith(f"{wanted}.sqlite")]
+    if not mine:
+        return 0
+    freed = 0
+    features = root / "features"
+    try:
+        with locked(features) if features.is_dir() else nullcontext():
+            for path, size in mine:
+                path.unlink(missing_ok=True)
+                freed += size
+    except sqlite3.Error as error:
+        raise storage_error(error, features) from error
+    except OSError as error:
+        raise TopworkError(
+            f"can't delete {error.filename} from the cache: {error.strerror}; {freed:,} bytes were freed. "
+            "End the programs that use it, or delete it by hand"
+        ) from error
+    return freed
+
+
+def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for folder, _, names in os.walk(root):  # links to folders are not followed
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):  # another process works here too
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
+
+
+def _store_info(path: Path, fingerprint: str) -> StoreInfo:
+    size_bytes, used_s = 0, 0.0
+    for companion in COMPANIONS:
+        with suppress(FileNotFoundError):
+            status = Path(f"{path}{companion}").stat()
+            size_bytes, used_s = size_bytes + status.st_size, max(used_s, status.st_mtime)
+    about, width, rows = "", None, None
+    with suppress(sqlite3.Error, ValueError, KeyError), locked(path.parent):
+        if path.exists():  # connecting would make it
+            with closing(connect(path)) as connection:
+                meta = dict(connection.execute("SELECT name, CAST(value AS TEXT) FROM meta"))
+                ((rows,),) = connection.execute("SELECT count(*) FROM features")
+                about, width = meta[b"about"].decode(errors="replace"), int(meta[b"width"])
+    return StoreInfo(path, fingerprint, about, width, rows, size_bytes, datetime.fromtimestamp(used_s, UTC))
+
+
+def _made_here(path: Path, root: Path) -> bool:
+    pattern = _MADE_HERE.get(path.parent.name)
+    return pattern is not None and path.parent.parent == root and pattern.fullmatch(path.name) is not None
+
+
+def _refuse_wrong_root(root: Path) -> None:
+    real = root.resolve()
+    holds_home = False
+    with suppress(RuntimeError):  # a user without a home
+        holds_home = Path.home().resolve().is_relative_to(real)
+    if holds_home or real == real.parent:
+        raise InputError(
+            f"the cache must be a folder of its own; got {root}, which holds other things. Set "
+            "TOPWORK_CACHE to the folder to be cleared"
+        )
+
+
+def _one_fingerprint(prefix: str, names: Iterator[str], root: Path) -> str:
+    known = sorted({match[1] for match in map(_STORE.fullmatch, names) if match})
+    found = [fingerprint for fingerprint in known if prefix and fingerprint.startswith(prefix)]
+    if len(found) != 1:
+        raise InputError(
+            f"expected the fingerprint (or its beginning) of one feature store in {root}; {prefix!r} fits "
+            f"{len(found)}. Known: {', '.join(known) or 'none'}"
+        )
+    return found[0]

@@ -1,0 +1,1 @@
+"""Whether fine-tuning would pay: evidence, forecast, advice. Read `advice` first."""
