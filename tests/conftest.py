@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,3 +89,25 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return code, *capsys.readouterr()
 
     return call
+
+
+INSTALL = {  # what a reason for skipping names → what to do
+    "jax": "pip install jax",
+    "torch": "pip install torch",
+    "keras_hub": "an environment of its own with .[kerashub]",
+    "root": "run as a user that isn't root",
+    "chromium": "install chromium",
+}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line at the end: what was skipped, why, and what would let it run."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "?"
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    told = []
+    for reason, count in reasons.most_common():
+        mend = next((text for word, text in INSTALL.items() if word in reason.lower()), None)
+        told.append(f"{count} ({reason}{f': {mend}' if mend else ''})")
+    terminalreporter.write_line(f"skipped: {'; '.join(told) or 'nothing'}")

@@ -11,105 +11,83 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topwork.backbones.backbone import Backbone, load_backbone
-    from topwork.classifiers.classifier import Classifier, Prediction
-    from topwork.data.dataset import Dataset, Example
-    from topwork.data.sources import load
-    from topwork.data.split import Splits, split
-    from topwork.errors import ImageError, InputError, MissingExtra, TopworkError
-    from topwork.evaluation.evaluate import Evaluation, evaluate
-    from topwork.features.extract import Features, extract
-    from topwork.jobs.audit import audit
-    from topwork.jobs.diff import compare_runs
-    from topwork.jobs.export import export, publish_module
-    from topwork.jobs.finetune import Finetuned
-    from topwork.jobs.train import Run, train
-    from topwork.recipe import AugmentRecipe, BackboneRecipe, FinetuneRecipe, HeadRecipe, Recipe, SplitRecipe
-    from topwork.runs.report.write import write_report
+    from topwork.backbones.backbone import Backbone as Backbone
+    from topwork.backbones.backbone import load_backbone as load_backbone
+    from topwork.checks.findings import Audit as Audit
+    from topwork.classifiers.classifier import Classifier as Classifier
+    from topwork.classifiers.classifier import Prediction as Prediction
+    from topwork.data.dataset import Dataset as Dataset
+    from topwork.data.dataset import Example as Example
+    from topwork.data.sources import load as load
+    from topwork.data.split import Splits as Splits
+    from topwork.data.split import split as split
+    from topwork.errors import ImageError as ImageError
+    from topwork.errors import InputError as InputError
+    from topwork.errors import MissingExtra as MissingExtra
+    from topwork.errors import TopworkError as TopworkError
+    from topwork.evaluation.evaluate import Evaluation as Evaluation
+    from topwork.evaluation.evaluate import evaluate as evaluate
+    from topwork.features.extract import Features as Features
+    from topwork.features.extract import extract as extract
+    from topwork.jobs.advise import advise as advise
+    from topwork.jobs.audit import audit as audit
+    from topwork.jobs.diff import Difference as Difference
+    from topwork.jobs.diff import compare_runs as compare_runs
+    from topwork.jobs.diff import diff as diff
+    from topwork.jobs.export import Exported as Exported
+    from topwork.jobs.export import export as export
+    from topwork.jobs.export import publish_module as publish_module
+    from topwork.jobs.finetune import Finetuned as Finetuned
+    from topwork.jobs.finetune import finetune as finetune
+    from topwork.jobs.train import Run as Run
+    from topwork.jobs.train import train as train
+    from topwork.progress import Watch as Watch
+    from topwork.recipe import AugmentRecipe as AugmentRecipe
+    from topwork.recipe import BackboneRecipe as BackboneRecipe
+    from topwork.recipe import FinetuneRecipe as FinetuneRecipe
+    from topwork.recipe import HeadRecipe as HeadRecipe
+    from topwork.recipe import Recipe as Recipe
+    from topwork.recipe import SplitRecipe as SplitRecipe
+    from topwork.runs.report.write import write_report as write_report
+    from topwork.tuning.advice.advice import Advice as Advice
 
 __version__ = "0.1.0"
 
-# Where each public name lives. It is imported when it is first used, so that `import topwork` costs nothing.
+# Where the public names live. A name is imported when it is first used, so that `import topwork` costs nothing.
 _HOMES = {
-    "Backbone": "backbones.backbone",
-    "load_backbone": "backbones.backbone",
-    "Classifier": "classifiers.classifier",
-    "Prediction": "classifiers.classifier",
-    "Dataset": "data.dataset",
-    "Example": "data.dataset",
-    "load": "data.sources",
-    "Splits": "data.split",
-    "split": "data.split",
-    "ImageError": "errors",
-    "InputError": "errors",
-    "MissingExtra": "errors",
-    "TopworkError": "errors",
-    "Evaluation": "evaluation.evaluate",
-    "evaluate": "evaluation.evaluate",
-    "export": "jobs.export",
-    "publish_module": "jobs.export",
-    "Features": "features.extract",
-    "extract": "features.extract",
-    "Finetuned": "jobs.finetune",
-    "finetune": "jobs.finetune",
-    "AugmentRecipe": "recipe",
-    "BackboneRecipe": "recipe",
-    "FinetuneRecipe": "recipe",
-    "HeadRecipe": "recipe",
-    "Recipe": "recipe",
-    "SplitRecipe": "recipe",
-    "Run": "jobs.train",
-    "train": "jobs.train",
-    "audit": "jobs.audit",
-    "compare_runs": "jobs.diff",
-    "write_report": "runs.report.write",
+    "backbones.backbone": ("Backbone", "load_backbone"),
+    "classifiers.classifier": ("Classifier", "Prediction"),
+    "data.dataset": ("Dataset", "Example"),
+    "data.sources": ("load",),
+    "data.split": ("Splits", "split"),
+    "errors": ("ImageError", "InputError", "MissingExtra", "TopworkError"),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "jobs.export": ("export", "publish_module", "Exported"),
+    "features.extract": ("Features", "extract"),
+    "jobs.finetune": ("Finetuned", "finetune"),
+    "recipe": ("AugmentRecipe", "BackboneRecipe", "FinetuneRecipe", "HeadRecipe", "Recipe", "SplitRecipe"),
+    "jobs.train": ("Run", "train"),
+    "jobs.audit": ("audit",),
+    "jobs.diff": ("compare_runs", "diff", "Difference"),
+    "runs.report.write": ("write_report",),
+    "jobs.advise": ("advise",),
+    "tuning.advice.advice": ("Advice",),
+    "checks.findings": ("Audit",),
+    "progress": ("Watch",),
 }
-
-__all__ = [  # noqa: RUF022 - in the order of _HOMES
-    "Backbone",
-    "load_backbone",
-    "Classifier",
-    "Prediction",
-    "Dataset",
-    "Example",
-    "load",
-    "Splits",
-    "split",
-    "ImageError",
-    "InputError",
-    "MissingExtra",
-    "TopworkError",
-    "Evaluation",
-    "evaluate",
-    "export",
-    "publish_module",
-    "Features",
-    "extract",
-    "Finetuned",
-    "finetune",
-    "AugmentRecipe",
-    "BackboneRecipe",
-    "FinetuneRecipe",
-    "HeadRecipe",
-    "Recipe",
-    "SplitRecipe",
-    "Run",
-    "train",
-    "audit",
-    "compare_runs",
-    "write_report",
-]
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'topwork' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"topwork.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"topwork.{home}"), name)
+    raise AttributeError(f"module 'topwork' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({"__version__", "__doc__", "__all__", *__all__})

@@ -45,6 +45,7 @@ _PUT = (
     "checksum = excluded.checksum, vector = excluded.vector "
     "WHERE vector IS NOT excluded.vector OR checksum IS NOT excluded.checksum"
 )
+_THERE = "SELECT 1 FROM features WHERE key = ? AND checksum = ? AND vector = ?"
 T = TypeVar("T")
 
 
@@ -145,6 +146,9 @@ class Store:
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_PUT, ((key, checksum, vector) for key, vector, checksum in rows))
+            for key, vector, checksum in rows:  # a damaged index may take a row and not give it back
+                if connection.execute(_THERE, (key, checksum, vector)).fetchone() is None:
+                    raise DamagedError(f"the row of {key.hex()[:12]}… can't be read back")
             connection.execute("COMMIT")
 
         self._run(write, need_bytes=(len(rows) + to_come) * self.width * 4)

@@ -94,7 +94,7 @@ class _Listed:
         return learnt | {row.sha256 for row in self.rows if row.group in groups}
 
 
-def compare_runs(a: str | Path, b: str | Path) -> Difference:
+def diff(a: str | Path, b: str | Path) -> Difference:
     """Compare two runs on the images that both tested on, known by their bytes.
 
     Raises:
@@ -207,3 +207,6 @@ def _check_leak(tester: _Listed, learner: _Listed) -> None:
             f"from copies of them, such as {leaked[0]!r}: a comparison would flatter it; train both with the same "
             "--seed, --test, --copies and --group-by"
         )
+
+
+compare_runs = diff
