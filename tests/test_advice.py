@@ -177,6 +177,12 @@ def test_a_power_law_is_found_again(floor: float, scale: float, rate: float) -> 
         assert curve.error(n) == pytest.approx(min(1.0, floor + scale * n**-rate), abs=1e-6)
 
 
+def test_sizes_that_are_all_alike_give_a_flat_curve() -> None:
+    """Many classes of one photo each: every share of them is the same images."""
+    curve = fit_curve((60, 60, 60), (0.4, 0.5, 0.6))
+    assert (curve.floor, curve.scale, curve.doubled) == (pytest.approx(0.5), 0.0, 0.0)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_a_fitted_curve_never_rises_nor_leaves_its_bounds(errors: list[float]) -> None:
     curve = fit_curve(tuple(100 * 2**i for i in range(len(errors))), tuple(errors))

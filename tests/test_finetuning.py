@@ -418,3 +418,12 @@ def test_auto_follows_the_advice(shapes: Path, recipe: Recipe, tmp_path: Path) -
     assert run.advice is not None
     assert (run.finetuned is None) == (run.advice.mode == "head")
     assert set(run.advice.sentences) <= set(told.said)
+
+
+def test_without_keras_it_says_what_to_install(
+    run: Run, call: Topwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topwork.jobs.finetune.find_spec", lambda name: None)
+    code, out, err = call("finetune", run.path)
+    assert (code, out) == (2, "")
+    assert err.endswith('tuning a network needs an optional part: pip install "topwork[finetune]"\n')

@@ -49,7 +49,7 @@ def fit_curve(sizes: tuple[int, ...], errors: tuple[float, ...]) -> LearningCurv
         for rate in RATES.tolist():
             z = n**-rate
             spread = float(((z - z.mean()) ** 2).sum())
-            scale = float(((z - z.mean()) * (y - y.mean())).sum()) / spread if len(n) > 1 else 0.0
+            scale = float(((z - z.mean()) * (y - y.mean())).sum()) / spread if spread > 0 else 0.0
             floor = float(y.mean() - scale * z.mean())
             if scale < 0:
                 floor, scale = float(y.mean()), 0.0

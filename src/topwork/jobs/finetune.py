@@ -100,6 +100,7 @@ def _finetune(
     clock, tuned_before = Clock(), (folder / FROZEN / DESCRIPTION).exists()
     frozen = Classifier.load(folder / FROZEN if tuned_before else folder)
     settings, report = _settings(folder, recipe or tuning_of(folder, resume=resume)), _report(folder)
+    check_framework()
     if resume:
         check_settings(folder / WORK, settings)
     dataset = data if isinstance(data, Dataset) else load(_source(folder, data, report))
