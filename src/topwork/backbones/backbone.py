@@ -16,7 +16,7 @@ from topwork.backbones.module import Module, load_module
 from topwork.errors import InputError, one_of
 from topwork.graphs import features as graphs
 from topwork.images.decode import DECODER
-from topwork.recipe import Fit, PixelChoice, PixelRange, Precision, Views
+from topwork.recipe import BackboneRecipe, Fit, PixelChoice, PixelRange, Precision, Views
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -117,6 +117,22 @@ def load_backbone(
         fit=fit,
         views=views,
         precision=precision,
+    )
+
+
+def backbone_from(
+    recipe: BackboneRecipe, *, progress: Progress | None = None, say: Say | None = None
+) -> Backbone:
+    """`load_backbone` with a recipe's settings."""
+    return load_backbone(
+        recipe.handle,
+        size_px=recipe.size_px,
+        fit=recipe.fit,
+        views=recipe.views,
+        precision=recipe.precision,
+        pixels=recipe.pixels,
+        progress=progress,
+        say=say,
     )
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from topwork.backbones.backbone import LAST, Backbone, BackboneFacts
-from topwork.backbones.engine import Engine
+from topwork.backbones.engine import Engine, Vector
 from topwork.classifiers.calibration import Calibration
 from topwork.classifiers.graph import attach, without_head
 from topwork.classifiers.neighbours import NEIGHBOURS
 from topwork.classifiers.novelty import Novelty
-from topwork.data.dataset import Dataset, Example
+from topwork.data.dataset import Dataset, Example, ImageSource
 from topwork.data.sources import load_images
 from topwork.errors import ImageError, InputError
 from topwork.features.extract import Matrix
@@ -92,6 +92,25 @@ class Classifier:
         """Features of the head's own blocks, float32 (N, D) → calibrated probabilities, float32 (N, K)."""
         return self.head.probabilities(features)
 
+    def predict_features(self, features: Vector, *, image: str = "") -> Prediction:
+        """All features of one image, float32 (width,), as the engine gives them → what is said of it."""
+        facts, row = self.backbone.facts, features[None]
+        rule = self.novelty
+        far = float(rule.score(row[:, facts.columns((LAST,))])[0]) if rule else None
+        probabilities = self.probabilities(row[:, facts.columns(self.blocks)])[0]
+        return Prediction(image, self.classes, probabilities, novelty=far)
+
+    def predict_image(self, image: ImageSource, infer: Engine) -> Prediction:
+        """One image, from its bytes on; one that can't be read is a prediction with an error."""
+        facts = self.backbone.facts
+        try:
+            pixels = decode(image.read(), facts.size_px, fit=facts.fit)
+        except ImageError as error:
+            return Prediction(str(image), self.classes, None, str(error))
+        except OSError as error:
+            return Prediction(str(image), self.classes, None, error.strerror or str(error))
+        return self.predict_features(infer(pixels), image=str(image))
+
     def least_probability(self, coverage: float) -> float:
         """How probable a class must be for a prediction set that holds the truth in a share `coverage` of pictures.
 
@@ -112,20 +131,9 @@ class Classifier:
         """
         dataset = images if isinstance(images, Dataset) else load_images(images)
         infer = Engine(self.backbone)
-        facts = self.backbone.facts
-        columns, novelty, last = facts.columns(self.blocks), self.novelty, facts.columns((LAST,))
 
         def look(example: Example) -> Prediction:
-            try:
-                pixels = decode(example.image.read(), facts.size_px, fit=facts.fit)
-            except ImageError as error:
-                return Prediction(str(example.image), self.classes, None, str(error))
-            except OSError as error:
-                return Prediction(str(example.image), self.classes, None, error.strerror or str(error))
-            features = infer(pixels)[None]
-            far = float(novelty.score(features[:, last])[0]) if novelty else None
-            probabilities = self.probabilities(features[:, columns])[0]
-            return Prediction(str(example.image), self.classes, probabilities, novelty=far)
+            return self.predict_image(example.image, infer)
 
         with closing(stream(look, dataset, workers=infer.workers)) as results:
             yield from results

@@ -7,15 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.backbones.backbone import Backbone
 from topwork.backbones.engine import Engine, Pixels
-from topwork.checks.groups import check
 from topwork.data.dataset import Dataset
-from topwork.data.sources import load
 from topwork.data.split import Splits, splits_of
 from topwork.errors import ImageError, TopworkError
-from topwork.features.extract import Features, extract, open_store
+from topwork.features.extract import Features
 from topwork.images.decode import decode
+from topwork.jobs.clock import Clock
+from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
 from topwork.parallel import stream
 from topwork.progress import Silent, Watch
 from topwork.recipe import Recipe
@@ -47,27 +47,13 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
     ('tail', 2.1)
     """
     recipe, watch = recipe or Recipe(), watch or Silent()
-    wanted, settings = recipe.split, recipe.backbone
-    dataset = data if isinstance(data, Dataset) else load(data, group_by=wanted.group_by)
+    wanted, clock = recipe.split, Clock()
+    dataset = dataset_of(data, recipe)
     splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # errors before work
-    backbone = load_backbone(
-        settings.handle,
-        size_px=settings.size_px,
-        fit=settings.fit,
-        views=settings.views,
-        precision=settings.precision,
-        pixels=settings.pixels,
-        progress=watch.download(settings.handle),
-        say=watch.say,
-    )
-    with open_store(backbone.facts) as store:
-        with watch.bar("features", len(dataset)) as progress:
-            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
-        if store.set_aside is not None:
-            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
+    backbone = backbone_for(recipe, watch)
+    with features_of(dataset, backbone, recipe, watch, clock) as features:
         if wanted.copies:  # split as a training splits them
-            with watch.bar("looks", len(features.dataset)) as progress:
-                features = check(features, progress).features
+            features = checked_of(features, watch, clock).features
         splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
         return advise_on(features, splits, backbone, recipe=recipe, watch=watch)
 

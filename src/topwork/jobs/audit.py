@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from topwork.backbones.backbone import load_backbone
 from topwork.checks.findings import Audit
 from topwork.checks.fixes import write_audit
-from topwork.checks.groups import copies, keep_together
 from topwork.checks.inspect import inspect, unseen_probabilities
-from topwork.checks.looks import look_at
 from topwork.data.dataset import Dataset
-from topwork.data.sources import load
 from topwork.errors import InputError
-from topwork.features.extract import extract, open_store
 from topwork.jobs.clock import Clock
+from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
 from topwork.progress import Silent, Watch
 from topwork.recipe import Recipe
 from topwork.runs.folder import AUDIT, AUDIT_PAGE, FIXES
@@ -48,27 +44,13 @@ def audit(
     recipe, watch, clock = recipe or Recipe(), watch or Silent(), Clock()
     folder = _folder(out)
     with clock.time("load"):
-        dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
-        settings = recipe.backbone
-        backbone = load_backbone(
-            settings.handle,
-            size_px=settings.size_px,
-            fit=settings.fit,
-            views=settings.views,
-            precision=settings.precision,
-            pixels=settings.pixels,
-            progress=watch.download(settings.handle),
-            say=watch.say,
-        )
-    with open_store(backbone.facts) as store:
-        with clock.time("features"), watch.bar("features", len(dataset)) as progress:
-            features = extract(dataset, backbone, store=store, progress=progress)
-        with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
-            looks = look_at(features.dataset, features.keys, progress=progress)
-        with clock.time("copies"):
-            groups = copies(features, looks)
+        dataset = dataset_of(data, recipe)
+        backbone = backbone_for(recipe, watch)
+    with features_of(dataset, backbone, recipe, watch, clock) as features:
+        checked = checked_of(features, watch, clock)
+        looks, groups = checked.looks, checked.groups
         with clock.time("labels"):
-            probabilities = unseen_probabilities(keep_together(features, groups), recipe)
+            probabilities = unseen_probabilities(checked.features, recipe)
         with clock.time("pictures"):
             problems = (*dataset.skipped, *features.problems)
             findings = inspect(features, looks, groups, probabilities, problems)

@@ -10,14 +10,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from topwork.backbones.backbone import LAST
 from topwork.backbones.engine import Engine
 from topwork.classifiers.classifier import DESCRIPTION, Classifier, Prediction
 from topwork.data.dataset import Problem
 from topwork.data.layout import not_an_image
 from topwork.data.listing import Found, list_images
-from topwork.errors import ImageError, InputError, Stopped
-from topwork.images.decode import decode
+from topwork.errors import InputError, Stopped
 from topwork.jobs.predictions_csv import Plan, Rows, appending, csv_cells, csv_columns, side_of
 from topwork.parallel import stream
 from topwork.progress import Silent, Watch
@@ -50,23 +48,11 @@ def predictions(
             isn't one doesn't count.
     """
     infer = Engine(classifier.backbone)
-    facts, novelty, classes = classifier.backbone.facts, classifier.novelty, classifier.classes
-    columns, last = facts.columns(classifier.blocks), facts.columns((LAST,))
 
     def look(item: Found) -> Prediction:
         if isinstance(item, Problem):
-            return Prediction(item.id, classes, None, item.reason)
-        try:
-            pixels = decode(item.image.read(), facts.size_px, fit=facts.fit)
-        except ImageError as error:
-            return Prediction(str(item.image), classes, None, str(error))
-        except OSError as error:
-            return Prediction(str(item.image), classes, None, error.strerror or str(error))
-        features = infer(pixels)[None]
-        far = float(novelty.score(features[:, last])[0]) if novelty else None
-        return Prediction(
-            str(item.image), classes, classifier.probabilities(features[:, columns])[0], novelty=far
-        )
+            return Prediction(item.id, classifier.classes, None, item.reason)
+        return classifier.predict_image(item.image, infer)
 
     with closing(stream(look, found, workers=infer.workers)) as results:
         for prediction in results:

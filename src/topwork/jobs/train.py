@@ -10,26 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork.backbones.backbone import Backbone, load_backbone
+from topwork.backbones.backbone import Backbone
 from topwork.checks.findings import Audit
 from topwork.checks.fixes import apply_fixes, write_audit
-from topwork.checks.groups import check
 from topwork.checks.inspect import audited
 from topwork.checks.leak import Leak, leaked
 from topwork.classifiers.calibrate import calibrate
 from topwork.classifiers.classifier import DESCRIPTION, Classifier
 from topwork.classifiers.score import Scored, score
 from topwork.data.dataset import Dataset, Example, FileImage, Problem
-from topwork.data.sources import load
 from topwork.data.split import Splits, splits_of
 from topwork.errors import InputError, MissingExtra, Stopped
 from topwork.evaluation.evaluate import Evaluation
-from topwork.features.extract import Features, extract, open_store
+from topwork.features.extract import Features, open_store
 from topwork.heads.fit import Fitted, cross_validated, fit_head
 from topwork.heads.growth import growth
 from topwork.jobs.advise import advise_on
 from topwork.jobs.clock import Clock
 from topwork.jobs.finetune import FROZEN, Finetuned, check_framework, finetune
+from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
 from topwork.progress import Silent, Watch
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.runs.folder import (
@@ -112,33 +111,17 @@ def train(
         check_framework()
 
     with clock.time("load"):
-        dataset = data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
+        dataset = dataset_of(data, recipe)
         if fixes is not None:
             dataset = apply_fixes(dataset, Path(fixes))
-        settings = recipe.backbone
-        backbone = load_backbone(
-            settings.handle,
-            size_px=settings.size_px,
-            fit=settings.fit,
-            views=settings.views,
-            precision=settings.precision,
-            pixels=settings.pixels,
-            progress=watch.download(settings.handle),
-            say=watch.say,
-        )
+        backbone = backbone_for(recipe, watch)
         _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
         make_folder(out)
-    with open_store(backbone.facts) as store:
-        with clock.time("features"), watch.bar("features", len(dataset)) as progress:
-            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
-        if store.set_aside is not None:
-            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
-
+    with features_of(dataset, backbone, recipe, watch, clock) as features:
         checked = None
         if recipe.split.copies:
-            with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
-                checked = check(features, progress)
-                features = checked.features
+            checked = checked_of(features, watch, clock)
+            features = checked.features
 
         with clock.time("head"):
             splits = _splits(features.dataset, recipe)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from topwork.backbones.backbone import LAST
 from topwork.backbones.engine import Engine
 from topwork.classifiers.attention import Looker
 from topwork.classifiers.classifier import (
@@ -64,19 +63,13 @@ class Served:
         width, height = size_of(data)
         if width * height > most_pixels:
             raise ImageError(f"the image has {width} x {height} pixels; the limit is {most_pixels:,}")
-        facts, novelty = self.classifier.backbone.facts, self.classifier.novelty
-        pixels = decode(data, facts.size_px, fit=facts.fit)
-        return self.look_at(pixels, novelty=novelty is not None)
+        facts = self.classifier.backbone.facts
+        return self.look_at(decode(data, facts.size_px, fit=facts.fit))
 
-    def look_at(self, pixels: Array, *, novelty: bool = True) -> Look:
+    def look_at(self, pixels: Array) -> Look:
         """uint8 (S, S, 3) → what the classifier says of it."""
-        facts, rule = self.classifier.backbone.facts, self.classifier.novelty
         features = self.infer(pixels)
-        far = float(rule.score(features[None, facts.columns((LAST,))])[0]) if rule and novelty else None
-        probabilities = self.classifier.probabilities(features[None, facts.columns(self.classifier.blocks)])[
-            0
-        ]
-        return Look(pixels, features, Prediction("", self.classifier.classes, probabilities, novelty=far))
+        return Look(pixels, features, self.classifier.predict_features(features))
 
 
 class Registry:

@@ -1,0 +1,45 @@
+"""The opening of every job that learns from photos: the network made ready, and the features of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topwork.backbones.backbone import Backbone, backbone_from
+from topwork.checks.groups import Checked, check
+from topwork.data.dataset import Dataset
+from topwork.data.sources import load
+from topwork.features.extract import Features, extract, open_store
+from topwork.jobs.clock import Clock
+from topwork.progress import Watch
+from topwork.recipe import Recipe
+
+
+def dataset_of(data: Dataset | str | Path, recipe: Recipe) -> Dataset:
+    """A data set as it is, or loaded from what `topwork.load` takes, grouped as the recipe says."""
+    return data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
+
+
+def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
+    """The recipe's network, fetched if need be."""
+    return backbone_from(recipe.backbone, progress=watch.download(recipe.backbone.handle), say=watch.say)
+
+
+@contextmanager
+def features_of(
+    dataset: Dataset, backbone: Backbone, recipe: Recipe, watch: Watch, clock: Clock
+) -> Iterator[Features]:
+    """The features of every image that can be read, their store open while the block runs."""
+    with open_store(backbone.facts) as store:
+        with clock.time("features"), watch.bar("features", len(dataset)) as progress:
+            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
+        if store.set_aside is not None:
+            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
+        yield features
+
+
+def checked_of(features: Features, watch: Watch, clock: Clock) -> Checked:
+    """The same features, near-duplicates kept together; and what was seen on the way."""
+    with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
+        return check(features, progress)
