@@ -191,7 +191,7 @@ def test_evaluate_needs_the_list_of_what_was_learned_from(
 ) -> None:
     out = Path(shutil.copytree(run.path, tmp_path / "run"))
     (out / "splits.csv").unlink()
-    one_line(call("evaluate", out, fresh), "expected the list of the images that the run learned from")
+    one_line(call("evaluate", out, fresh), "it has no splits.csv")
 
 
 # cache

@@ -295,7 +295,7 @@ def test_runs_that_do_not_fit_are_refused(run: Run, tmp_path: Path, call: Topwor
         call("diff", run.path, changed("labels", {"label": "circle"})),
         "expected the same labels in both runs",
     )
-    one_line(call("diff", run.path, changed("bytes", {"sha256": "0{sha256}"})), "no test image in common")
+    one_line(call("diff", run.path, changed("bytes", {"sha256": "00{sha256}"})), "no test image in common")
     one_line(call("diff", run.path, changed("classes", {"label": "x{label}"})), "of the same classes")
     one_line(call("diff", run.path, tmp_path), "expected a folder that `topwork train` wrote")
     (tmp_path / "labels" / "splits.csv").write_text("id\n1\n")

@@ -22,7 +22,7 @@ from topwork.jobs.finetune import FROZEN, Finetuned
 from topwork.jobs.train import Run, train
 from topwork.recipe import AugmentRecipe, HeadRecipe, Recipe
 from topwork.runs.folder import RECIPE, REPORT, WORK, check_folder
-from topwork.runs.images import images_of
+from topwork.runs.record import images_of
 
 QUICK = FinetuneRecipe(
     mode="tail", cut="block13", epochs=3, views=2, batch=8, rate=1e-3, average=0.8, minutes=100
@@ -192,10 +192,10 @@ def test_photos_that_are_elsewhere_or_not_the_same(
     with pytest.raises(InputError, match="doesn't say where its photos are; name them: topwork finetune"):
         finetune(run, recipe=QUICK)
     (run / REPORT).write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="expected the run's report; it was changed since it was written"):
+    with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it was changed since"):
         finetune(run, hard, recipe=QUICK)
     (run / REPORT).unlink()
-    with pytest.raises(InputError, match="expected the run's report; it can't be read"):
+    with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it can't be read"):
         finetune(run, hard, recipe=QUICK)
     (run / REPORT).write_bytes(before[REPORT])
     assert contents(run) == before

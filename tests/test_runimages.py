@@ -13,12 +13,17 @@ from photos import Listener, write_shapes
 from topwork import load
 from topwork.backbones.backbone import Backbone
 from topwork.errors import InputError
+from topwork.exports.photos import photos_of
 from topwork.features.extract import Features, extract, open_store
+from topwork.jobs.diff import diff
+from topwork.jobs.finetune import finetune
 from topwork.jobs.train import train
 from topwork.progress import Silent
 from topwork.recipe import Recipe
 from topwork.runs.folder import SPLITS
-from topwork.runs.images import as_before, images_of
+from topwork.runs.images import as_before
+from topwork.runs.record import RunImage, images_of, write_images
+from topwork.runs.report.write import write_report
 
 CLASSES = ("circle", "square", "stripes")
 
@@ -103,3 +108,41 @@ def test_photos_that_are_gone(photos: Path, run: Path, backbone: Backbone, tmp_p
         InputError, match=r"; 1 of 36 are not there or were changed: give the same photos, or"
     ):
         as_before(features_of(fewer, backbone), run, CLASSES, Silent())
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = (
+        RunImage("a/1.jpg", "train", "a", "b", 0.25, bytes(32), None),
+        RunImage('b/ü,"2".jpg', "test", "", "a", 1.0, bytes(range(32)), "g"),
+    )
+    write_images(tmp_path, written)
+    assert images_of(tmp_path) == written
+
+
+@pytest.mark.parametrize("name", ["report.json", "splits.csv"])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_damaged_record_is_one_line_wherever_it_is_read(
+    run: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    if how == "missing":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text("[", encoding="utf-8")
+    readers = {
+        "report.json": (
+            lambda: write_report(folder),
+            lambda: photos_of(folder, None),
+            lambda: finetune(folder),
+        ),
+        "splits.csv": (
+            lambda: write_report(folder),
+            lambda: photos_of(folder, None),
+            lambda: diff(folder, run),
+        ),
+    }[name]
+    for read in readers:
+        with pytest.raises(
+            InputError, match=r"expected a (file|folder) that|expected a run's list of images"
+        ):
+            read()

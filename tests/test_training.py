@@ -264,11 +264,11 @@ def test_a_class_of_which_nothing_can_be_read(recipe: Recipe, tmp_path: Path) ->
 
 def test_what_was_learned_from_needs_the_list(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"splits.csv: expected the list of the images .* copy the run's fold"
+        InputError, match=r"expected a folder that `topwork train` wrote; it has no splits.csv"
     ):
         trained_on(tmp_path)
     (tmp_path / SPLITS).write_text("id,split\na,train\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"it can't be read \('sha256'\)"):
+    with pytest.raises(InputError, match=r"it can't be read \('label'\); copy the run's folder"):
         trained_on(tmp_path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from topwork.data.dataset import Dataset, Example, FileImage, ImageSource
 from topwork.data.sources import load
 from topwork.errors import ImageError, InputError
 from topwork.images.decode import decode, size_of
-from topwork.runs.folder import REPORT, SPLITS
+from topwork.runs.record import images_of, source_of
 
 COMPARED, CALIBRATING = 200, 300
 
@@ -81,11 +79,8 @@ def photos_of(folder: Path, data: Dataset | str | Path | None) -> list[Example]:
         InputError: the run doesn't say where its photos are, or they can't be listed.
     """
     if data is None:
-        data = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("source")
-    if data is None:
-        raise InputError(f"{folder}: doesn't say where its photos are; name their folder: --data FOLDER")
-    with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-        rows = {row["id"]: (row["label"], row["split"]) for row in csv.DictReader(file)}
+        data = source_of(folder, "name their folder: --data FOLDER")
+    rows = {image.id: (image.label, image.part) for image in images_of(folder)}
     if not isinstance(data, Dataset) and Path(data).is_dir():
         images: dict[str, ImageSource] = {id: FileImage(str(Path(data) / id)) for id in rows}
         there = {id: image for id, image in images.items() if Path(str(image)).is_file()}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from topwork.errors import InputError
 from topwork.evaluation.significance import Interval, PairedComparison, mcnemar, wilson
-from topwork.runs.folder import PARTS, SPLITS
+from topwork.runs.record import RunImage, images_of
 
 NAMED = 5  # of the classes that only one run has
 
@@ -67,31 +66,19 @@ class Difference:
         }
 
 
-class _Row(NamedTuple):
-    """A line of a run's list of images."""
-
-    id: str
-    split: str
-    label: str
-    prediction: str
-    probability: float
-    sha256: str
-    group: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Listed:
     """A run's images: all of them, those it tested on by their SHA-256, and those it learned from."""
 
     name: str
-    rows: tuple[_Row, ...]
-    tests: dict[str, _Row]
-    learnt: frozenset[str]
+    rows: tuple[RunImage, ...]
+    tests: dict[bytes, RunImage]
+    learnt: frozenset[bytes]
 
-    def near_learnt(self, learnt: frozenset[str]) -> frozenset[str]:
+    def near_learnt(self, learnt: frozenset[bytes]) -> frozenset[bytes]:
         """The images of `learnt`, and those that share a group with one of them by this run's list."""
-        groups = {row.group for row in self.rows if row.group and row.sha256 in learnt}
-        return learnt | {row.sha256 for row in self.rows if row.group in groups}
+        groups = {row.group for row in self.rows if row.group and row.key in learnt}
+        return learnt | {row.key for row in self.rows if row.group in groups}
 
 
 def diff(a: str | Path, b: str | Path) -> Difference:
@@ -126,7 +113,7 @@ def diff(a: str | Path, b: str | Path) -> Difference:
         for old, new in pairs
         if old.prediction != new.prediction
     ]
-    together = [new.group or new.sha256 for _, new in pairs]
+    together = [new.group or new.key.hex() for _, new in pairs]
     groups = np.unique(together, return_inverse=True)[1]
     n = len(common)
     return Difference(
@@ -145,40 +132,10 @@ def diff(a: str | Path, b: str | Path) -> Difference:
 
 
 def _listed(folder: str | Path) -> _Listed:
-    path = Path(folder) / SPLITS
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.DictReader(file)
-            rows = tuple(_row(line, at) for at, line in enumerate(lines, 2))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder}: expected a folder that `topwork train` wrote; it has no {SPLITS}"
-        ) from None
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: expected a run's list of images; it can't be read ({error}); copy the run's folder whole"
-        ) from None
-    tests = {row.sha256: row for row in rows if row.split == "test"}
-    learnt = frozenset(row.sha256 for row in rows if row.split != "test")
+    rows = images_of(folder)
+    tests = {row.key: row for row in rows if row.part == "test"}
+    learnt = frozenset(row.key for row in rows if row.part != "test")
     return _Listed(str(folder), rows, tests, learnt)
-
-
-def _row(line: dict[str, str], at: int) -> _Row:
-    """Raises: KeyError or ValueError, saying what is wrong, where the line isn't one that a run writes."""
-    known = {name: line[name] for name in _Row._fields[:-1]}
-    empty = [name for name in known if not line[name] and name != "label"]
-    if empty:
-        raise ValueError(f"row {at} has no {empty[0]}")
-    if line["split"] not in PARTS:
-        raise ValueError(f"row {at} has the split {line['split']!r}; expected one of {', '.join(PARTS)}")
-    try:
-        probability = float(line["probability"])
-    except ValueError:
-        probability = -1.0
-    if not 0 <= probability <= 1:
-        raise ValueError(f"row {at} has the probability {line['probability']!r}; expected a number in 0..1")
-    group = line.get("group") or ""  # no such column in runs of before
-    return _Row(**{**known, "probability": probability, "group": group})  # type: ignore[arg-type]
 
 
 def _check_classes(first: _Listed, second: _Listed) -> None:

@@ -7,7 +7,6 @@ are looked at once more, by both, to say how they compare.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,14 +25,15 @@ from topwork.classifiers.score import Scored, score, targets_for
 from topwork.data.dataset import Dataset
 from topwork.data.groups import group_numbers
 from topwork.data.sources import load
-from topwork.errors import InputError, MissingExtra, TopworkError
+from topwork.errors import MissingExtra, TopworkError
 from topwork.features.extract import Features, extract, open_store
 from topwork.jobs.clock import Clock
 from topwork.jobs.resume import check_settings, stoppable, tuning_of, working
 from topwork.progress import Silent, Watch
 from topwork.recipe import FinetuneRecipe, Recipe
-from topwork.runs.folder import RECIPE, REPORT, SPLITS, WORK, recipe_of, write_splits, writing
+from topwork.runs.folder import RECIPE, WORK, recipe_of, writing
 from topwork.runs.images import as_before
+from topwork.runs.record import images_for, read_report, source_of, write_images, write_report_json
 from topwork.runs.report.write import write_neighbours, write_page
 from topwork.storage.cache import clear
 
@@ -99,11 +99,17 @@ def _finetune(
 ) -> Finetuned:
     clock, tuned_before = Clock(), (folder / FROZEN / DESCRIPTION).exists()
     frozen = Classifier.load(folder / FROZEN if tuned_before else folder)
-    settings, report = _settings(folder, recipe or tuning_of(folder, resume=resume)), _report(folder)
+    settings, report = _settings(folder, recipe or tuning_of(folder, resume=resume)), read_report(folder)
     check_framework()
     if resume:
         check_settings(folder / WORK, settings)
-    dataset = data if isinstance(data, Dataset) else load(_source(folder, data, report))
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else load(
+            data if data is not None else source_of(folder, f"name them: topwork finetune {folder} DATA")
+        )
+    )
     from topwork.evaluation.verdict import judge
     from topwork.tuning.tune import tune  # loads the framework: after what is quick to find wrong
 
@@ -143,7 +149,7 @@ def _finetune(
             if tuned.better:
                 _replace(folder, classifier)
                 write_neighbours(folder, classifier, seen.part(splits.train))
-                write_splits(folder / SPLITS, classifier, seen, splits)
+                write_images(folder, images_for(classifier, seen, splits))
             if tuned.better or not tuned_before:  # else the recipe and the report are of the one that stays
                 (folder / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
             report["finetune" if tuned.better or not tuned_before else "finetune_not_kept"] = _told(
@@ -151,7 +157,7 @@ def _finetune(
             )
             if after and tuned.better:
                 report["test"] = after.evaluation.to_dict()
-            (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+            write_report_json(folder, report)
             shutil.rmtree(folder / WORK, ignore_errors=True)
     if tuned.better:
         write_page(folder, classifier, everything, watch)
@@ -171,27 +177,6 @@ def _settings(folder: Path, tuning: FinetuneRecipe) -> Recipe:
     if tuning.mode in ("head", "auto"):
         tuning = dataclasses.replace(tuning, mode="tail")
     return dataclasses.replace(recipe_of(folder), finetune=tuning)
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    path = folder / REPORT
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected the run's report; it can't be read ({error})") from None
-    if not isinstance(report, dict):
-        raise InputError(f"{path}: expected the run's report; it was changed since it was written")
-    return report
-
-
-def _source(folder: Path, data: str | Path | None, report: dict[str, Any]) -> str | Path:
-    """Where the photos are: as given, or where they were when the run was made."""
-    found = data if data is not None else report.get("source")
-    if not isinstance(found, str | Path):
-        raise InputError(
-            f"{folder}: doesn't say where its photos are; name them: topwork finetune {folder} DATA"
-        )
-    return found
 
 
 def _calibration(tuned: Tuned, seen: Features, frozen: Classifier, recipe: Recipe) -> Calibration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -35,15 +34,13 @@ from topwork.runs.folder import (
     FIXES,
     PARTS,
     RECIPE,
-    REPORT,
-    SPLITS,
     TENSORBOARD,
     WORK,
     check_folder,
     make_folder,
-    write_splits,
     writing,
 )
+from topwork.runs.record import images_for, write_images, write_report_json
 from topwork.runs.report.write import write_neighbours, write_page
 from topwork.tuning.advice.advice import Advice
 
@@ -152,14 +149,14 @@ def train(
                 shutil.rmtree(out / name, ignore_errors=True)
             # Without it the folder is no run, until all is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
-            write_splits(out / SPLITS, classifier, features, splits)
+            write_images(out, images_for(classifier, features, splits))
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
             report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
             report["leak"] = asdict(leak) if leak else None
             report["curve"] = asdict(grown.curve) if grown else None
             report["growth"] = grown.sentences if grown else ()
             report["fixes"] = str(fixes) if fixes is not None else None
-            (out / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+            write_report_json(out, report)
             if audit:
                 write_audit(out, audit, FIXES)
             classifier.save(out)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from topwork.classifiers.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS, Classifier
+from topwork.classifiers.classifier import CALIBRATION, DESCRIPTION, GRAPH, HEAD, WEIGHTS
 from topwork.classifiers.neighbours import NEIGHBOURS
-from topwork.data.split import Splits
 from topwork.errors import InputError, TopworkError
-from topwork.features.extract import Features
 from topwork.recipe import Recipe
 
 SPLITS, RECIPE, REPORT, TENSORBOARD = "splits.csv", "recipe.toml", "report.json", "tensorboard"
@@ -43,31 +40,6 @@ def recipe_of(folder: Path) -> Recipe:
     if not (folder / RECIPE).exists():
         raise InputError(f"{folder}: expected a folder that `topwork train` wrote; it has no {RECIPE}")
     return Recipe.load(folder / RECIPE)
-
-
-def write_splits(path: Path, classifier: Classifier, features: Features, splits: Splits) -> None:
-    """One row an image: its part, label, SHA-256, group, and what the classifier says of it.
-
-    On training images a classifier flatters itself: only the rows of `test` tell how good it is.
-    """
-    part_of = {e.id: name for name in PARTS for e in getattr(splits, name)}
-    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "split", "label", "prediction", "probability", "sha256", "group"])
-        for example, key, p in zip(features.dataset, features.keys, probabilities, strict=True):
-            best = int(p.argmax())
-            rows.writerow(
-                [
-                    example.id,
-                    part_of[example.id],
-                    example.label,
-                    classifier.classes[best],
-                    f"{p[best]:.6f}",
-                    key.hex(),
-                    example.group or "",
-                ]
-            )
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:

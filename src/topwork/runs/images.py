@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from topwork.data.dataset import Dataset
@@ -12,43 +10,8 @@ from topwork.data.split import Splits
 from topwork.errors import InputError
 from topwork.features.extract import Features
 from topwork.progress import Watch
-from topwork.runs.folder import PARTS, SPLITS
-
-
-@dataclass(frozen=True, slots=True)
-class RunImage:
-    """An image of a run, as its list has it. `key`: its SHA-256; `group`: None where it belongs to none."""
-
-    id: str
-    key: bytes
-    part: str
-    label: str
-    group: str | None
-
-
-def images_of(folder: Path) -> tuple[RunImage, ...]:
-    """The images of a run, in the order of its list.
-
-    Raises:
-        InputError: the run's list of images is missing, or damaged.
-    """
-    try:
-        with (folder / SPLITS).open(newline="", encoding="utf-8") as file:
-            return tuple(
-                RunImage(
-                    row["id"],
-                    bytes.fromhex(row["sha256"]),
-                    row["split"],
-                    row["label"],
-                    row.get("group") or None,
-                )
-                for row in csv.DictReader(file)
-            )
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder / SPLITS}: expected the list of the images that the run learned from; it can't be read "
-            f"({error}); copy the run's folder whole"
-        ) from None
+from topwork.runs.folder import PARTS
+from topwork.runs.record import RunImage, images_of
 
 
 def trained_on(folder: Path) -> frozenset[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import threading
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from topwork.classifiers.classifier import (
 from topwork.classifiers.neighbours import NEIGHBOURS, Neighbours, load_neighbours
 from topwork.errors import ImageError, InputError, one_of
 from topwork.images.decode import decode, size_of
-from topwork.runs.folder import REPORT
+from topwork.runs.record import read_report
 
 Stamp = tuple[tuple[int, int] | None, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -150,7 +149,7 @@ def stamp(folder: Path) -> Stamp:
 def _test(folder: Path) -> dict[str, Any] | None:
     """What the run's own test said."""
     try:
-        test = json.loads((folder / REPORT).read_text(encoding="utf-8"))["test"]
+        test = read_report(folder)["test"]
         return {"accuracy": test["accuracy"], "interval": list(test["interval"]), "images": test["n"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return None

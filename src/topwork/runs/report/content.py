@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +10,10 @@ from typing import Any
 
 from topwork.checks.findings import KINDS
 from topwork.classifiers.classifier import DESCRIPTION
-from topwork.errors import InputError
 from topwork.evaluation.evaluate import Evaluation
 from topwork.evaluation.learning_curve import LearningCurve
-from topwork.runs.folder import AUDIT, RECIPE, REPORT, SPLITS
+from topwork.runs.folder import AUDIT, RECIPE
+from topwork.runs.record import RunImage, images_of, read_json, read_report
 
 MISTAKES = 240  # pictures of mistakes at most
 A_CELL = 6  # pictures of a cell of the confusion matrix that are shown at any rate, if there are so many
@@ -86,14 +84,14 @@ def content_of(folder: Path) -> Content:
     Raises:
         InputError: a file of it is missing or damaged.
     """
-    report, described = _json(folder / REPORT), _json(folder / DESCRIPTION)
-    audit = _json(folder / AUDIT) if (folder / AUDIT).exists() else {"findings": []}
+    report, described = read_report(folder), read_json(folder / DESCRIPTION)
+    audit = read_json(folder / AUDIT) if (folder / AUDIT).exists() else {"findings": []}
     evaluation = Evaluation.from_dict(report["test"]) if report.get("test") else None
     curve = report.get("curve")
     return Content(
         title=str(report.get("data", folder.name)),
         evaluation=evaluation,
-        shots=_shown(_tested(folder / SPLITS)),
+        shots=_shown(_tested(images_of(folder))),
         curve=LearningCurve(**{**curve, "sizes": tuple(curve["sizes"]), "errors": tuple(curve["errors"])})
         if curve
         else None,
@@ -105,28 +103,8 @@ def content_of(folder: Path) -> Content:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected a file that `topwork train` wrote; it can't be read ({error})"
-        ) from None
-    if not isinstance(plain, dict):
-        raise InputError(f"{path}: expected a file that `topwork train` wrote; it was changed since")
-    return plain
-
-
-def _tested(path: Path) -> list[Shot]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                Shot(row["id"], row["label"], row["prediction"], float(row["probability"]))
-                for row in csv.DictReader(file)
-                if row["split"] == "test"
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: expected a run's list of images; it can't be read ({error})") from None
+def _tested(images: Iterable[RunImage]) -> list[Shot]:
+    return [Shot(i.id, i.label, i.prediction, i.probability) for i in images if i.part == "test"]
 
 
 def _shown(tested: list[Shot]) -> tuple[Shot, ...]:

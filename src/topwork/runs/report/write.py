@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from topwork.backbones.backbone import LAST
@@ -11,11 +10,12 @@ from topwork.classifiers.classifier import Classifier
 from topwork.classifiers.neighbours import NEIGHBOURS, make_neighbours
 from topwork.data.dataset import Dataset, Example
 from topwork.data.sources import load
-from topwork.errors import ImageError, InputError
+from topwork.errors import ImageError
 from topwork.features.extract import Features
 from topwork.images.decode import decode
 from topwork.progress import Silent, Watch
-from topwork.runs.folder import PAGE, REPORT, writing
+from topwork.runs.folder import PAGE, writing
+from topwork.runs.record import source_of
 from topwork.runs.report.content import Content, content_of
 from topwork.runs.report.page import render
 from topwork.runs.report.thumbnails import jpeg, made, small
@@ -40,11 +40,7 @@ def write_report(
     folder, watch = Path(run), watch or Silent()
     classifier = Classifier.load(folder)
     if data is None:
-        data = json.loads((folder / REPORT).read_text(encoding="utf-8")).get("source")
-        if data is None:
-            raise InputError(
-                f"{folder}: doesn't say where its photos are; name them: topwork report {folder} DATA"
-            )
+        data = source_of(folder, f"name them: topwork report {folder} DATA")
     return write_page(folder, classifier, data if isinstance(data, Dataset) else load(data), watch)
 
 
