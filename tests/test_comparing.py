@@ -244,7 +244,7 @@ def test_no_run(listed: Lists, tmp_path: Path) -> None:
         (b"id,split,label,prediction,probability,sha256\n1,tset,cat,cat,0.5,00\n", "has the split 'tset'"),
         (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,high,00\n", "the probability 'high'"),
         (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,nan,00\n", "the probability 'nan'"),
-        (b"id\n" + b"x" * 200_000 + b"\n", "field larger than field limit"),
+        (b"id,split,label,prediction,probability,sha256\n" + b"x" * 200_000, "field larger than field limit"),
         (b"\xff\xfe\xfd", "can't decode byte"),
     ],
 )
