@@ -12,6 +12,7 @@ import pytest
 from photos import SIZE_PX, Told, write_shapes
 from topwork.backbones.backbone import Backbone, load_backbone
 from topwork.cli.main import main
+from topwork.graphs.compile import computes_in_bf16
 from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe
 
@@ -25,11 +26,22 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+HAS_BF16 = computes_in_bf16()  # of the processor itself: below, tests pretend
+
+
+@pytest.fixture
+def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the tests of bf16 itself; what they say of numbers holds where the processor has it."""
+    if not HAS_BF16:
+        pytest.skip("this processor has no bf16")
+    monkeypatch.setattr("topwork.graphs.compile.computes_in_bf16", lambda: True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def plain_processor() -> Iterator[None]:
     """In this process "auto" takes f32 on every processor. Tests of what it takes pretend otherwise themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("topwork.backbones.backbone.computes_in_bf16", lambda: False)
+        patch.setattr("topwork.graphs.compile.computes_in_bf16", lambda: False)
         yield
 
 
@@ -95,6 +107,7 @@ INSTALL = {  # what a reason for skipping names → what to do
     "jax": "pip install jax",
     "torch": "pip install torch",
     "keras_hub": "an environment of its own with .[kerashub]",
+    "no bf16": "a processor with AVX-512 bf16",
     "root": "run as a user that isn't root",
     "chromium": "install chromium",
 }

@@ -133,7 +133,7 @@ def test_the_fingerprint_is_the_same_in_every_process(backbone: Backbone) -> Non
 def test_whether_this_processor_has_bf16_is_what_openvino_says() -> None:
     """In a process of its own: in this one, the tests pretend that it has none."""
     code = (
-        "import openvino as ov\nfrom topwork.backbones.backbone import computes_in_bf16\n"
+        "import openvino as ov\nfrom topwork.graphs.compile import computes_in_bf16\n"
         "assert computes_in_bf16() == ('BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))"
     )
     assert finished(start_python(code)) == (0, "", "")
@@ -141,7 +141,7 @@ def test_whether_this_processor_has_bf16_is_what_openvino_says() -> None:
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_auto_is_bf16_where_the_processor_has_it(has_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topwork.backbones.backbone.computes_in_bf16", lambda: has_it)
+    monkeypatch.setattr("topwork.graphs.compile.computes_in_bf16", lambda: has_it)
     assert resolve_precision("auto") == ("bf16" if has_it else "f32")
     assert [resolve_precision(kind) for kind in ("f32", "bf16")] == ["f32", "bf16"]
     auto = facts(precision="auto")

@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 
 from photos import finished, start_python
-from topwork.backbones.backbone import Backbone, computes_in_bf16, load_backbone
+from topwork.backbones.backbone import Backbone, load_backbone
 from topwork.backbones.engine import Engine
 from topwork.parallel import AHEAD, core_count, stream
 
 SIDE = 64
-PRECISIONS = ["f32"] + ["bf16"] * computes_in_bf16()
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(params=["f32", "bf16"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
+    if request.param == "bf16":
+        request.getfixturevalue("bf16_processor")
     return load_backbone("efficientnet-lite0", size_px=SIDE, precision=request.param)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from topwork.backbones.hub.resolve import Progress, Say
 from topwork.backbones.module import Module, load_module
 from topwork.errors import InputError, one_of
+from topwork.graphs import compile as compiling
 from topwork.graphs import features as graphs
 from topwork.images.decode import DECODER
 from topwork.recipe import BackboneRecipe, Fit, PixelChoice, PixelRange, Precision, Views
@@ -186,14 +187,17 @@ def resolve_precision(precision: Precision) -> Precision:
         raise InputError(one_of(precision, get_args(Precision), what="precision"))
     if precision != "auto":
         return precision
-    return "bf16" if computes_in_bf16() else "f32"
+    return "bf16" if compiling.computes_in_bf16() else "f32"
 
 
-def computes_in_bf16() -> bool:
-    """Whether this processor has instructions for bf16; OpenVINO runs a graph in f32 where it has none."""
-    import openvino as ov
-
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def precision_note(facts: BackboneFacts) -> str | None:
+    """What to tell of a network that can't run here in the precision that its classifier learned in; else None."""
+    if compiling.precision_here(facts.precision) == facts.precision:
+        return None
+    return (
+        f"{facts.handle} ran in bf16 when this run was trained; this processor has no bf16, so it runs in f32: "
+        "slower, and probabilities may differ a little from those of the training"
+    )
 
 
 def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision) -> str:

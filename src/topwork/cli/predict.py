@@ -97,13 +97,13 @@ def _print(
     from topwork.data.listing import list_images
     from topwork.jobs.predict import once, predictions, problems_last
 
-    classifier = Classifier.load(run)
+    classifier, console = Classifier.load(run), Console()
     least = None if coverage is None else classifier.least_probability(coverage)
     found = problems_last(once(list_images(_paths(images))))
     show = print_json if as_json else print_csv if csv else print_table
     try:
-        with closing(predictions(classifier, found, strict=strict)) as results:
-            watched = results if sys.stdout.isatty() else _watched(results, Console())
+        with closing(predictions(classifier, found, strict=strict, watch=console)) as results:
+            watched = results if sys.stdout.isatty() else _watched(results, console)
             return show(watched, top=top, least=least)
     except Stopped:
         raise Stopped("stopped; the same command begins anew; with --csv FILE it would go on") from None

@@ -16,6 +16,7 @@ from topwork.backbones.engine import Engine, Vector
 from topwork.data.dataset import Dataset, Example, Problem
 from topwork.errors import ImageError, InputError, TopworkError
 from topwork.features.store import Store
+from topwork.graphs.compile import precision_here
 from topwork.images.decode import decode
 from topwork.parallel import stream
 
@@ -138,8 +139,15 @@ def extract(
 
 
 def open_store(facts: BackboneFacts) -> Store:
-    """The store of a backbone's features in the user's cache (`TOPWORK_CACHE`)."""
-    return Store.open(facts.fingerprint, facts.width, about=str(facts))
+    """The store of a backbone's features in the user's cache (`TOPWORK_CACHE`).
+
+    Where a bf16 network has to run in f32, its features have a store of their own: the two are never mixed.
+    """
+    runs_in = precision_here(facts.precision)
+    if runs_in == facts.precision:
+        return Store.open(facts.fingerprint, facts.width, about=str(facts))
+    own = hashlib.sha256(f"{facts.fingerprint} in {runs_in}".encode()).hexdigest()
+    return Store.open(own, facts.width, about=f"{facts}, run in {runs_in}")
 
 
 def _positions(dataset: Dataset, problems: list[Problem]) -> Iterator[int]:

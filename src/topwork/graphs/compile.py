@@ -14,8 +14,20 @@ if TYPE_CHECKING:
 _TYPES = threading.Lock()
 
 
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bf16."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def precision_here(precision: Precision) -> Precision:
+    """What a graph runs in on this processor: f32 in place of bf16 where it has no instructions for that."""
+    return "f32" if precision == "bf16" and not computes_in_bf16() else precision
+
+
 def compile_model(graph: ov.Model, precision: Precision, *, threads: int) -> ov.CompiledModel:
-    """Compile for the CPU: `threads` streams of one thread each. `precision`: f32 or bf16."""
+    """Compile for the CPU: `threads` streams of one thread each. `precision`: f32 or bf16 (see `precision_here`)."""
     import openvino as ov
     import openvino.properties as properties
     from openvino.properties import hint
@@ -27,6 +39,6 @@ def compile_model(graph: ov.Model, precision: Precision, *, threads: int) -> ov.
     options = {
         properties.num_streams: threads,
         properties.inference_num_threads: threads,
-        hint.inference_precision: {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[precision],
+        hint.inference_precision: {"f32": ov.Type.f32, "bf16": ov.Type.bf16}[precision_here(precision)],
     }
     return ov.Core().compile_model(graph, "CPU", options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topwork.backbones.backbone import precision_note
 from topwork.classifiers.classifier import Classifier
 from topwork.classifiers.score import Scored, score, targets_for
 from topwork.data.dataset import Dataset
@@ -15,6 +16,8 @@ def score_dataset(
     """`score`, from the images on; features that are in the store are not computed again."""
     targets_for(classifier, dataset)  # before the work, not after
     watch = watch or Silent()
+    if note := precision_note(classifier.backbone.facts):
+        watch.say(note)
     with open_store(classifier.backbone.facts) as store, watch.bar("features", len(dataset)) as progress:
         features = extract(dataset, classifier.backbone, store=store, strict=strict, progress=progress)
         return score(classifier, features)

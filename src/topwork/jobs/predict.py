@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from topwork.backbones.backbone import precision_note
 from topwork.backbones.engine import Engine
 from topwork.classifiers.classifier import DESCRIPTION, Classifier, Prediction
 from topwork.data.dataset import Problem
@@ -37,7 +38,7 @@ class Bulk:
 
 
 def predictions(
-    classifier: Classifier, found: Iterable[Found], *, strict: bool = False
+    classifier: Classifier, found: Iterable[Found], *, strict: bool = False, watch: Watch | None = None
 ) -> Generator[Prediction, None, None]:
     """A prediction for each of what was found, in its order; `found` is read only a little ahead.
 
@@ -47,6 +48,8 @@ def predictions(
         InputError: with `strict`, an image can't be read, or a path leads nowhere. A file beside the images that
             isn't one doesn't count.
     """
+    if watch and (note := precision_note(classifier.backbone.facts)):
+        watch.say(note)
     infer = Engine(classifier.backbone)
 
     def look(item: Found) -> Prediction:
@@ -114,7 +117,7 @@ def predict_to_csv(
             found = _unseen(list_images(paths), rows)
             with (
                 watch.bar("predict", total) as advance,
-                closing(predictions(classifier, found, strict=strict)) as results,
+                closing(predictions(classifier, found, strict=strict, watch=watch)) as results,
             ):
                 for prediction in results:
                     novelty = "" if prediction.novelty is None else f"{prediction.novelty:.6f}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from topwork.backbones.backbone import precision_note
 from topwork.backbones.engine import Engine
 from topwork.classifiers.attention import Looker
 from topwork.classifiers.classifier import (
@@ -124,6 +125,8 @@ class Registry:
     def _load(self, name: str) -> Served:
         folder = self._folders[name]
         classifier = Classifier.load(folder)
+        if note := precision_note(classifier.backbone.facts):
+            print(f"topwork: {name}: {note}", file=sys.stderr)
         version = hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:12]
         infer = Engine(classifier.backbone, workers=self._workers)
         made = Served(
