@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TFHUB_VENV ?= .venv-tfhub
 export TOPWORK_TFHUB_PYTHON ?= $(abspath $(TFHUB_VENV))/bin/python
 
-.PHONY: demo test test-fast check lint types clean
+.PHONY: demo bench extras test test-fast check lint types clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,11 +29,17 @@ $(TFHUB_VENV)/ready: tests/requirements-tfhub.txt
 demo: $(VENV)/demo-ready   ## train on 2,624 solar cells and print the score beside the published ones
 	$(BIN)/topwork demo --out runs/demo --overwrite
 
+bench: $(VENV)/ready   ## the README's figures, measured and written; QUICK=1 prints some in under five minutes
+	$(BIN)/python benchmarks/figures.py $(if $(QUICK),--quick)
+
 test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests, each file by one of two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: $(VENV)/ready $(TFHUB_VENV)/ready   ## all but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
+
+extras:   ## each extra alone in an environment of its own, and what the docs say it is for; EXTRAS="core serve" for some
+	$(PYTHON) tests/extras.py $(EXTRAS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

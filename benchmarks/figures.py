@@ -1,0 +1,208 @@
+"""Every figure of the README, measured in one run and written to docs/benchmarks.md and README.md: `make bench`.
+
+    python benchmarks/figures.py [--quick] [--dry]
+
+Measured: what a person waits for before anything happens (`--help`, one photo predicted by a fresh process); the
+main job on the 2,624 solar cells of elpv-dataset, with nothing stored and with all stored, beside the textbook
+program (classic.py says how); the size of an environment that has the core alone. `--quick` leaves the textbook
+program and the environment out, runs the rest once and prints only, in under five minutes; so does `--dry` after
+the whole. Environments are made where they are missing: benchmarks/.venv-classic and benchmarks/.venv-core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from classic import CLASSIC, COLD, STORED, Row, describe_machine, run_classic, run_topwork
+from classic_env import make_environment
+from classic_module import check_module, make_module
+from elpv import FOLDER, write_elpv
+from topwork.evaluation.significance import wilson
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / "benchmarks" / "work"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+HELP, PHOTO, SIZE = (
+    "`topwork --help`",
+    "`topwork predict`, one photo, a fresh process",
+    "the core's environment",
+)
+NAMES = {
+    CLASSIC: "textbook program",
+    COLD: "`topwork train`, nothing stored",
+    STORED: "`topwork train`, features stored",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the table."""
+
+    what: str
+    median: float
+    least: float
+    most: float
+    runs: int
+    unit: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        digits = 2 if self.unit == "s" and self.median < 2 else 0 if self.unit == "MB" else 1
+        shown = f"{self.median:.{digits}f} {self.unit}"
+        spread = (
+            f"{self.least:.{digits}f} to {self.most:.{digits}f}, {self.runs} runs"
+            if self.runs > 1
+            else "1 run"
+        )
+        return f"| {self.what} | {shown} | {spread} | {self.note} |"
+
+
+def figure(what: str, values: Iterable[float], unit: str = "s", note: str = "") -> Figure:
+    values = list(values)
+    return Figure(what, statistics.median(values), min(values), max(values), len(values), unit, note)
+
+
+def seconds(command: list[str | Path], environment: dict[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return time.perf_counter() - began
+
+
+def start_up(run: Path, photo: Path, repeats: int) -> list[Figure]:
+    """Whole processes, after one to warm up; the prediction with an empty cache."""
+    topwork = [sys.executable, "-m", "topwork"]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "TOPWORK_CACHE": cache}
+        return [
+            figure(name, [seconds([*topwork, *command], environment) for _ in range(repeats + 1)][1:])
+            for name, command in ((HELP, ["--help"]), (PHOTO, ["predict", run, photo]))
+        ]
+
+
+def main_job(repeats: int, *, classic: bool, keep: Path) -> list[Row]:
+    """The textbook program once, where asked for; then `topwork train`, cold and stored, in turn."""
+    manifest = write_elpv(WORK, seed=0)
+    rows: list[Row] = []
+    for image in (WORK / FOLDER).rglob("*.jpg"):
+        image.read_bytes()  # so that no program waits for the disk
+    if classic:
+        python = make_environment()
+        module = make_module(WORK, python)
+        check_module(module, manifest, python)
+        rows.append(run_classic(python, manifest, module, keep / "tensorboard", epochs=10, seed=0))
+        print(f"{CLASSIC}: {rows[-1]['wall_s']:.1f} s", flush=True)
+    for repeat in range(repeats):
+        for way in (COLD, STORED):
+            out = keep / f"{way.split()[-1]}-{repeat}"
+            rows.append(run_topwork(way, manifest, out, keep / f"cache-{repeat}"))
+            print(f"{way}: {rows[-1]['wall_s']:.1f} s {rows[-1]['seconds']}", flush=True)
+    return rows
+
+
+def job_figures(rows: list[Row]) -> list[Figure]:
+    found = []
+    for way, name in NAMES.items():
+        mine = [row for row in rows if row["way"] == way]
+        if not mine:
+            continue
+        accuracy, n = statistics.median(row["test"]["accuracy"] for row in mine), mine[0]["test"]["n"]
+        low, high = wilson(accuracy * n, n)
+        tested = f"test {accuracy:.1%} ({low:.1%} to {high:.1%} of {n})"
+        parts = sorted(mine[0].get("seconds", {}).items(), key=lambda part: -part[1])
+        phases = ", ".join(f"{name} {took:.1f}" for name, took in parts if name != "total" and took >= 0.5)
+        found.append(figure(name, (row["wall_s"] for row in mine), note=f"{tested}; {phases}".rstrip("; ")))
+    return found
+
+
+def core_size() -> Figure:
+    """What `pip install .` brings, with the interpreter's own environment: MB on disk."""
+    folder = ROOT / "benchmarks" / ".venv-core"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", ROOT], check=True)
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return figure(SIZE, [size / 1e6], "MB", "`pip install .`")
+
+
+def table(figures: list[Figure], quick: bool) -> str:
+    facts = describe_machine()
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    has = [name for name, flag in (("AVX-512", "avx512f"), ("bf16", "avx512_bf16")) if flag in flags]
+    machine = (
+        f"{facts['cores']} cores of {facts['processor']} ({', '.join(has) or 'neither AVX-512 nor bf16'})"
+    )
+    by = {one.what: one for one in figures}
+    lines = [
+        f"`python benchmarks/figures.py{' --quick' if quick else ''}`, {datetime.date.today()}, commit {commit}, "
+        f"{machine}, Python {facts['python']},",
+        f"OpenVINO {facts['openvino']}, NumPy {facts['numpy']}. Seed 0; medians.",
+        "",
+        "| what | figure | spread | notes |",
+        "|---|---|---|---|",
+        *map(str, figures),
+    ]
+    if textbook := by.get(NAMES[CLASSIC]):
+        for way, goal in ((COLD, 20), (STORED, 100)):
+            ratio = textbook.median / by[NAMES[way]].median
+            lines.append(f"| textbook program / {NAMES[way]} | {ratio:.1f} times | | goal {goal} |")
+    return "\n".join(lines)
+
+
+def sentence(figures: list[Figure]) -> str:
+    """What the README says of it."""
+    by = {one.what: one for one in figures}
+    textbook, cold, stored = (by[NAMES[way]] for way in (CLASSIC, COLD, STORED))
+    tested = re.match(r"test ([\d.]+)%", cold.note)
+    return (
+        "On two cores of a server's processor, without a GPU, the textbook program (a frozen `hub.KerasLayer`, "
+        f"Dense 512, ten\nepochs) takes {textbook.median:.0f} s on 2,624 photos. "
+        f"`topwork train` takes {cold.median:.0f} s the first time and {stored.median:.0f} s\nafter that, "
+        f"and {tested[1] if tested else '?'} % of the test photos are right "
+        "([how this was measured](docs/benchmarks.md))."
+    )
+
+
+def put(path: Path, text: str) -> None:
+    """Replace what stands between the two marks."""
+    whole = path.read_text(encoding="utf-8")
+    before, rest = whole.split(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--dry", action="store_true", help="print only")
+    options = parser.parse_args()
+    WORK.mkdir(exist_ok=True)
+    repeats = 1 if options.quick else 3
+    with tempfile.TemporaryDirectory(dir=WORK) as temporary:
+        keep = Path(temporary)
+        rows = main_job(repeats, classic=not options.quick, keep=keep)
+        photo = next((WORK / FOLDER).rglob("*.jpg"))
+        figures = [*start_up(keep / "cold-0", photo, 5), *job_figures(rows)]
+    if not options.quick:
+        figures.append(core_size())
+    print(f"\n{table(figures, options.quick)}")
+    if not (options.quick or options.dry):
+        put(ROOT / "docs" / "benchmarks.md", table(figures, False))
+        put(ROOT / "README.md", sentence(figures))
+
+
+if __name__ == "__main__":
+    main()
