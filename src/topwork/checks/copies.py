@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.registration import CONFIRMED, ENOUGH, ROUGH_PX, STEPS, Common, registered, shrunk, unit
+from topwork.images.decode import DECODER
+from topwork.storage.results import remembered
 
 NEIGHBOURS = 6  # candidates of each picture, by features and by thumbnails
 NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # the least likeness of a candidate
@@ -22,6 +24,7 @@ ROUGHLY = 0.35  # the least correlation of a candidate at 12 px
 FLAT = 4.0  # a contrast (of 255) below which a picture has nothing to compare
 LEARNT_FROM = 1000  # pictures that what all have in common is learnt from
 AT_ONCE, ROWS_AT_ONCE = 256, 1024
+METHOD = 1  # counts up whenever other pairs may be found, so that older findings are not taken for new ones
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,12 +41,15 @@ class Group:
     likeness: float
 
 
-def duplicate_groups(keys: tuple[bytes, ...], features: Array, thumbnails: Array) -> tuple[Group, ...]:
+def duplicate_groups(
+    keys: tuple[bytes, ...], features: Array, thumbnails: Array, *, of: str | None = None
+) -> tuple[Group, ...]:
     """The groups of two or more, by their first row.
 
     Args:
         keys: the SHA-256 of each image's bytes.
         features: float32 (N, D), what a network makes of each.
+        of: the fingerprint of that network; with it, what was found is kept, and not looked for again.
         thumbnails: uint8 (N, 48, 48, 3).
     """
     first: dict[bytes, int] = {}
@@ -52,7 +58,15 @@ def duplicate_groups(keys: tuple[bytes, ...], features: Array, thumbnails: Array
     joined = _Joined(len(keys))
     for row, same in enumerate(own.tolist()):
         joined.join(row, same, 1.0)
-    for a, b, likeness in confirmed_pairs(features[rows], thumbnails[rows]):
+
+    def confirmed() -> dict[str, Array]:
+        pairs = list(confirmed_pairs(features[rows], thumbnails[rows]))
+        a, b, likeness = zip(*pairs, strict=True) if pairs else ((), (), ())
+        return {"a": np.array(a, int), "b": np.array(b, int), "likeness": np.array(likeness, float)}
+
+    parts: tuple[bytes | str, ...] = (f"{METHOD} {DECODER} {of}", *(keys[row] for row in rows))
+    found = confirmed() if of is None else remembered("copies", parts, confirmed)
+    for a, b, likeness in zip(*(found[name].tolist() for name in ("a", "b", "likeness")), strict=True):
         joined.join(int(rows[a]), int(rows[b]), likeness)
     return tuple(
         Group(members, len({keys[m] for m in members}) == 1, joined.likeness(members[0]))

@@ -36,7 +36,9 @@ def check(features: Features, progress: Callable[[int], None]) -> Checked:
 
 def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
     """The groups of pictures that are one picture."""
-    return duplicate_groups(features.keys, features.matrix((LAST,)), looks.thumbnails)
+    return duplicate_groups(
+        features.keys, features.matrix((LAST,)), looks.thumbnails, of=features.store.fingerprint
+    )
 
 
 def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:

@@ -26,6 +26,7 @@ from topwork.heads.head import softmax
 from topwork.heads.linear import fit_linear
 from topwork.parallel import core_count
 from topwork.recipe import Recipe
+from topwork.storage.results import remembered
 
 MANY = 3000  # pictures, beyond which a head on all stages takes too long
 FEW = 10  # pictures of a class, below which nothing sure can be said of it
@@ -34,6 +35,7 @@ STRENGTHS = (0.1, 0.01, 1e-3)
 BUSY = 1.5  # of the cores: the load from which on other work is in the way; an audit's own is 1 at most
 AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
 Array = np.ndarray[Any, np.dtype[Any]]
+METHOD = 1  # of `unseen_probabilities`; counts up whenever its numbers may change
 LEAST = 20  # images, before labels are doubted
 
 
@@ -43,19 +45,36 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
     A linear head by cross-validation, on all stages, or, where images are many, on the last layer; fitted a second
     time without the labels that the first doubts, since wrong ones draw the border towards themselves.
     """
-    from threadpoolctl import threadpool_limits
-
     dataset = features.dataset.with_split(None)
     every = tuple(block.name for block in features.facts.blocks)
-    x = features.matrix(every if len(dataset) <= MANY else (LAST,))
+    blocks = every if len(dataset) <= MANY else (LAST,)
     targets, weights = dataset.targets(), dataset.weights()
     fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
+
+    def compute() -> dict[str, Array]:
+        x = features.matrix(blocks)
+        return {"probabilities": _out_of_fold(x, targets, weights, fold_of, len(dataset.classes))}
+
+    settings = f"{METHOD} {features.store.fingerprint} {blocks} {STRENGTHS} {AGAIN} {len(dataset.classes)}"
+    parts: tuple[bytes | str, ...] = (
+        settings,
+        targets.tobytes(),
+        weights.tobytes(),
+        fold_of.tobytes(),
+        *features.keys,
+    )
+    return remembered("unseen", parts, compute)["probabilities"]
+
+
+def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
+    from threadpoolctl import threadpool_limits
+
     for turn in range(AGAIN):
-        with threadpool_limits(threads(len(dataset)), user_api="blas"):
+        with threadpool_limits(threads(len(x)), user_api="blas"):
             fit = fit_linear(
                 x,
                 targets,
-                class_count=len(dataset.classes),
+                class_count=class_count,
                 weights=weights,
                 folds=fold_of,
                 strengths=STRENGTHS,

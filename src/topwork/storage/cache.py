@@ -1,6 +1,7 @@
 """The cache folder: where it is, what lies in it, how it is emptied.
 
-Below the root: `features/<fingerprint>.sqlite` (see `topwork.features.store`) and `archives/*.tar`.
+Below the root: `features/<fingerprint>.sqlite` (see `topwork.features.store`), `archives/*.tar` and
+`results/*.npz` (see `topwork.storage.results`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from topwork.storage.database import COMPANIONS, connect, locked, storage_error
 
 _STORE = re.compile(r"([0-9a-f]+)\.sqlite(\.damaged-[0-9]+)?(?:-wal|-shm|-journal)?")
 # What this program makes in each folder below the root, by whole file name. Nothing else is ever deleted.
-_MADE_HERE = {"features": _STORE, "archives": re.compile(r".+\.tar(\.part)?")}
+_MADE_HERE = {
+    "features": _STORE,
+    "archives": re.compile(r".+\.tar(\.part)?"),
+    "results": re.compile(r"[a-z]+-[0-9a-f]+\.npz(\.[0-9]+\.part)?"),
+}
 
 
 @dataclass(frozen=True, slots=True)
