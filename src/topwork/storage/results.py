@@ -1,7 +1,7 @@
 """Arrays that were computed once from what is known by its hash, and are computed again only where that changed.
 
-One file each, `results/<name>-<key>.npz` in the cache: a SHA-256, then an `.npz`. A file that is missing or damaged, or
-that can't be written, costs time alone: what it holds is computed again.
+One file each, `results/<name>-<key>.npz` in the cache: a SHA-256, then an `.npz`. A file that is missing or damaged,
+or that can't be written, costs time alone: what it holds is computed again.
 """
 
 from __future__ import annotations
