@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from topwork.checks.registration import CONFIRMED, ENOUGH, ROUGH_PX, STEPS, Common, registered, shrunk, unit
 from topwork.images.decode import DECODER
+from topwork.parallel import core_count, stream
 from topwork.storage.results import remembered
 
 NEIGHBOURS = 6  # candidates of each picture, by features and by thumbnails
@@ -76,17 +78,29 @@ def duplicate_groups(
 
 def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows that show one picture, and how well they correlate."""
+    from threadpoolctl import threadpool_limits
+
     flat = np.concatenate([_flat(thumbnails[block]) for block in _blocks(len(thumbnails))])
     typical = np.flatnonzero(~flat)
     typical = typical[:: max(1, len(typical) // LEARNT_FROM)]
     sizes = {side: Common.of(shrunk(thumbnails[typical], side)) for side in (ROUGH_PX, *STEPS)}
     pairs = _candidates(features, thumbnails, sizes[ROUGH_PX], flat)
-    for start in range(0, len(pairs), AT_ONCE):
-        a, b, mirror = pairs[start : start + AT_ONCE].T
+
+    def confirm(block: Array) -> list[tuple[int, int, float]]:
+        a, b, mirror = block.T
         one, other, turn = thumbnails[a], thumbnails[b], mirror.astype(bool)
         likeness = np.maximum(registered(sizes, one, other, turn), registered(sizes, other, one, turn))
-        for i in np.flatnonzero(likeness >= CONFIRMED).tolist():
-            yield int(a[i]), int(b[i]), float(likeness[i])
+        near = np.flatnonzero(likeness >= CONFIRMED).tolist()
+        return [(int(a[i]), int(b[i]), float(likeness[i])) for i in near]
+
+    blocks = (pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE))
+    # Blocks side by side, each on one thread: small products lose by more, on a busy machine many times over.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        closing(stream(confirm, blocks, workers=core_count())) as found,
+    ):
+        for confirmed in found:
+            yield from confirmed
 
 
 def _candidates(features: Array, thumbnails: Array, rough: Common, flat: Array) -> Array:
