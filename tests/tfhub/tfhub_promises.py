@@ -3,7 +3,7 @@
 A check is `check(hub, folder)`: the library, and a folder for files. It passes with `topwork.tfhub`; must fail with a
 library that breaks the promise; and, where `original` says so, passes with tensorflow_hub under tf_keras too:
 
-    python tests/tfhub_promises.py     # in an environment with tensorflow_hub, tf_keras and TensorFlow
+    python tests/tfhub/tfhub_promises.py     # in an environment with tensorflow_hub, tf_keras and TensorFlow
 """
 
 from __future__ import annotations

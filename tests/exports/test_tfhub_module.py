@@ -25,8 +25,8 @@ from topwork.graphs.features import average_views, pool
 Array = np.ndarray[Any, Any]
 SIDE, COUNT = 32, 6
 RTOL = 1e-4
-PROGRAM = Path(__file__).with_name("tfhub_program.py")
-PROJECT = PROGRAM.parents[1]
+PROGRAM = Path(__file__).parents[1] / "tfhub" / "tfhub_program.py"
+PROJECT = PROGRAM.parents[2]
 
 
 def _network(*, views: Any = "one", waves: bool = False, steep: bool = False) -> ov.Model:

@@ -13,9 +13,9 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_predict
 from sklearn.svm import SVC
+from test_copies import encoded, scene
 
 from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
-from test_copies import encoded, scene
 from topwork.checks.findings import KINDS, Audit
 from topwork.checks.fixes import apply_fixes
 from topwork.checks.inspect import MANY, threads

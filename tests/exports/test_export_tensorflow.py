@@ -51,7 +51,7 @@ def test_litert(run: Run, tmp_path: Path, precision: str, share: float) -> None:
         assert json.loads(file.read("topwork.json"))["precision"] == precision
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(

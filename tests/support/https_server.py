@@ -1,6 +1,6 @@
 """An https server on this machine that does what servers do, wrong things too; and archives, sound and hostile.
 
-Its certificate is in tests/data, valid to 2120, signed by an authority that only the tests trust, through
+Its certificate is in tests/support/data, valid to 2120, signed by an authority that only the tests trust, through
 `SSL_CERT_FILE`, as any user would do it.
 """
 

@@ -13,7 +13,7 @@ import pytest
 from photos import write_shapes
 from topwork.jobs.export import publish_module
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 COUNT, SIDE = 120, 64
 
 
