@@ -255,7 +255,15 @@ def test_training_loads_no_framework(shapes: Path, tmp_path: Path) -> None:
 
 def test_public_names() -> None:
     for name in topwork.__all__:
-        assert getattr(topwork, name).__name__ == {"compare_runs": "diff"}.get(name, name)
+        assert getattr(topwork, name).__name__ == {"compare_runs": "diff", "write_report": "report"}.get(
+            name, name
+        )
     assert set(topwork.__all__) <= set(dir(topwork))
     with pytest.raises(AttributeError, match=r"module 'topwork' has no attribute 'trian'"):
         _ = topwork.trian
+
+
+def test_each_verb_is_public() -> None:
+    """But `serve`, `modules` and `cache`; `evaluate` takes labels and probabilities."""
+    verbs = {"train", "evaluate", "predict", "finetune", "advise", "audit", "report", "diff", "export"}
+    assert verbs <= set(topwork.__all__)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from topwork.jobs.export import publish_module as publish_module
     from topwork.jobs.finetune import Finetuned as Finetuned
     from topwork.jobs.finetune import finetune as finetune
+    from topwork.jobs.predict import predict as predict
     from topwork.jobs.train import Run as Run
     from topwork.jobs.train import train as train
     from topwork.progress import Watch as Watch
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from topwork.recipe import HeadRecipe as HeadRecipe
     from topwork.recipe import Recipe as Recipe
     from topwork.recipe import SplitRecipe as SplitRecipe
+    from topwork.runs.report.write import report as report
     from topwork.runs.report.write import write_report as write_report
     from topwork.tuning.advice.advice import Advice as Advice
 
@@ -73,7 +75,8 @@ _HOMES = {
     "jobs.train": ("Run", "train"),
     "jobs.audit": ("audit",),
     "jobs.diff": ("compare_runs", "diff", "Difference"),
-    "runs.report.write": ("write_report",),
+    "runs.report.write": ("write_report", "report"),
+    "jobs.predict": ("predict",),
     "jobs.advise": ("advise",),
     "tuning.advice.advice": ("Advice",),
     "checks.findings": ("Audit",),

@@ -207,7 +207,7 @@ def test_settings_that_can_not_be(frozen: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown cut 'blok9'; did you mean 'block9'"):
         finetune(run, recipe=dataclasses.replace(QUICK, cut="blok9"))
     with pytest.raises(
-        InputError, match=r"take \d\.\d GB on disk at least; 0 GB are allowed: take fewer views"
+        InputError, match=r"take at least \d\.\d GB on disk; 0 GB are allowed: use fewer views"
     ):
         finetune(run, recipe=dataclasses.replace(QUICK, cut=None, disk_gb=0.0))
     after = {name: data for name, data in contents(run).items() if not name.startswith(WORK)}
@@ -217,7 +217,7 @@ def test_settings_that_can_not_be(frozen: Path, tmp_path: Path) -> None:
 def test_too_few_photos_to_choose_by(recipe: Recipe, tmp_path: Path) -> None:
     few = write_shapes(tmp_path / "few", 3)
     run = train(few, tmp_path / "run", recipe=recipe).path
-    with pytest.raises(InputError, match="expected some images of each class to choose by while tuning; "):
+    with pytest.raises(InputError, match="expected some images of each class to hold out for validation; "):
         finetune(run, recipe=dataclasses.replace(QUICK, validation=0.01))
     assert not (run / WORK).exists()  # nothing was begun that could be gone on with
 
@@ -262,7 +262,7 @@ def test_killed_after_each_epoch_it_comes_to_the_same_end(
         check_folder(run, overwrite=False)
     told = Listener()
     resumed = finetune(run, resume=True, watch=told)  # by the settings that it was begun with
-    assert any(text.startswith("going on after") for text in told.said)
+    assert any(text.startswith("resuming after") for text in told.said)
     a, b = (
         [
             n.data
@@ -281,7 +281,7 @@ def test_ctrl_c_before_the_first_epoch_says_how_to_go_on(frozen: Path, tmp_path:
     before = contents(run)
     with start("finetune", run, "--cut", "block13", "--epochs", 3) as process:
         assert process.stderr is not None
-        assert next(line for line in process.stderr if line.startswith("solving the head"))
+        assert next(line for line in process.stderr if line.startswith("solving the initial head"))
         process.send_signal(signal.SIGINT)
         code, _, err = finished(process)
     assert code == 130
@@ -333,9 +333,7 @@ def test_settings_that_change_lose_nothing(frozen: Path, tmp_path: Path) -> None
         assert next(line for line in process.stdout if line.startswith("epoch 2"))
         process.kill()
     kept = contents(run)
-    with pytest.raises(
-        InputError, match="got others: leave them away to go on with it, or leave --resume away"
-    ):
+    with pytest.raises(InputError, match="got others: omit them to resume, or omit --resume"):
         finetune(run, recipe=dataclasses.replace(QUICK, rate=2e-3), resume=True)
     assert contents(run) == kept
 
@@ -375,7 +373,7 @@ def test_a_disk_that_fills_up_leaves_the_run(frozen: Path, tmp_path: Path) -> No
 
     path = tmp_path / "no" / "checkpoint.npz"
     state = State(3, 1, [np.zeros(3)], [np.zeros(3)], [], [np.zeros(3)], ())
-    with pytest.raises(TopworkError, match=r"can't be written \(No such file.*go on with --resume"):
+    with pytest.raises(TopworkError, match=r"can't be written \(No such file.*continue with --resume"):
         save_state(state, path, digest="a")
     path.parent.mkdir()
     save_state(state, path, digest="a")

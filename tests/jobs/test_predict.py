@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from photos import Topwork, finished, one_line, start, write_noise, write_shapes
+from topwork.classifiers.classifier import Classifier
 from topwork.errors import InputError, Stopped, TopworkError
 from topwork.jobs.predict import predict_to_csv
 from topwork.jobs.predictions_csv import TORN_BYTES, Plan, appending, side_of
@@ -466,3 +467,14 @@ def test_paths_from_standard_input(separator: bytes, run: Run, tmp_path: Path) -
         assert (json.loads(process.stdout)["new"], process.stderr) == (new, b"")
     text = str(odd).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     assert sorted(images(out)) == sorted([*(str(e.image) for e in pictures), text])
+
+
+def test_from_python(run: Run, noise: Path) -> None:
+    import topwork
+
+    found = topwork.predict(run.path, str(noise))
+    again = list(Classifier.load(run.path).predict(str(noise)))
+    assert [p.image for p in found] == [p.image for p in again]
+    assert all(p.top(1) == q.top(1) for p, q in zip(found, again, strict=True))
+    with pytest.raises(InputError, match="expected a folder that `topwork train` wrote"):
+        topwork.predict(noise, str(noise))

@@ -23,7 +23,7 @@ from topwork.jobs.export import export
 from topwork.jobs.train import Run
 from topwork.tuning.blend import assembled, best_blend, blended_head, can_blend, head_alone
 from topwork.tuning.loop import score
-from topwork.tuning.start import Saved
+from topwork.tuning.start import LossReduction
 
 Array = np.ndarray[Any, Any]
 
@@ -62,7 +62,7 @@ def test_how_sure_less_loss_is() -> None:
     """By draws anew of the images: the bootstrap, and not the formula."""
     frozen, tuned, targets = voices()
     weights = np.random.default_rng(3).choice([0.33, 1.0], 600)
-    saved = Saved.of(frozen, frozen + tuned / 7, targets, weights)
+    saved = LossReduction.of(frozen, frozen + tuned / 7, targets, weights)
     each = [
         score(frozen[rows], targets[rows], weights[rows])[0]
         - score((frozen + tuned / 7)[rows], targets[rows], weights[rows])[0]
@@ -76,12 +76,12 @@ def test_how_sure_less_loss_is() -> None:
 
 def test_less_loss_within_its_error_is_not_clear() -> None:
     frozen, _, targets = voices()
-    none = Saved.of(frozen, frozen, targets, np.ones(600))
+    none = LossReduction.of(frozen, frozen, targets, np.ones(600))
     assert (none.loss, none.error, none.clear) == (0, 0, False)
     shaken = frozen + np.random.default_rng(5).normal(0, 0.3, frozen.shape)
-    assert not Saved.of(frozen, shaken, targets, np.ones(600)).clear
+    assert not LossReduction.of(frozen, shaken, targets, np.ones(600)).clear
     # Of two images, one is told better and the other one worse.
-    doubtful = Saved.of(np.zeros((2, 2)), np.array([[3, 0], [0, 1]]), np.array([0, 0]), np.ones(2))
+    doubtful = LossReduction.of(np.zeros((2, 2)), np.array([[3, 0], [0, 1]]), np.array([0, 0]), np.ones(2))
     assert 0 < doubtful.loss < doubtful.error
     assert not doubtful.clear
 

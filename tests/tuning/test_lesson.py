@@ -19,7 +19,7 @@ from topwork.heads.head import Head, Layer
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.inputs import Pictures
 from topwork.tuning.lesson import FOLDS, Lesson, digest_of, held_apart, lesson_of
-from topwork.tuning.start import Saved, temperature_of
+from topwork.tuning.start import LossReduction, temperature_of
 
 LABELS = ("circle", "square", "stripes")
 
@@ -83,13 +83,13 @@ def test_one_image_that_differs_is_no_proof() -> None:
     better = logits.copy()
     better[0, 0] += 2
     zeros, ones = np.zeros(200, np.int64), np.ones(200)
-    saved = Saved.of(logits, better, zeros, ones)
+    saved = LossReduction.of(logits, better, zeros, ones)
     assert saved.loss > 0
     assert saved.error == pytest.approx(saved.loss)
-    alone = Saved.of(logits[:1], better[:1], zeros[:1], ones[:1])
+    alone = LossReduction.of(logits[:1], better[:1], zeros[:1], ones[:1])
     assert (alone.error, alone.clear) == (math.inf, False)
     better[:] += [2, 0]
-    assert Saved.of(logits, better, zeros, ones).clear
+    assert LossReduction.of(logits, better, zeros, ones).clear
 
 
 def test_the_error_is_the_standard_error_of_a_mean() -> None:
@@ -98,7 +98,7 @@ def test_the_error_is_the_standard_error_of_a_mean() -> None:
     targets = random.integers(0, 3, 50)
     each = [np.log(np.exp(z).sum(1)) - z[np.arange(50), targets] for z in (a, b)]
     differences = each[0] - each[1]
-    saved = Saved.of(a, b, targets, np.full(50, 0.3))
+    saved = LossReduction.of(a, b, targets, np.full(50, 0.3))
     assert saved.loss == pytest.approx(differences.mean())
     assert saved.error == pytest.approx(differences.std(ddof=1) / np.sqrt(50))
 
@@ -107,12 +107,12 @@ def test_copies_of_an_image_in_one_group_are_no_more_sure_than_it_is() -> None:
     random = np.random.default_rng(1)
     a, b = random.normal(size=(2, 40, 3))
     targets, weights = random.integers(0, 3, 40), random.random(40) + 0.1
-    once = Saved.of(a, b, targets, weights)
+    once = LossReduction.of(a, b, targets, weights)
     often = [np.repeat(values, 4, axis=0) for values in (a, b, targets, weights)]
-    grouped = Saved.of(*often, np.repeat(np.arange(40), 4))
+    grouped = LossReduction.of(*often, np.repeat(np.arange(40), 4))
     assert (grouped.loss, grouped.error) == (pytest.approx(once.loss), pytest.approx(once.error))
-    assert Saved.of(*often).error < 0.55 * once.error
-    assert Saved.of(a, b, targets, weights, np.zeros(40, int)).error == math.inf
+    assert LossReduction.of(*often).error < 0.55 * once.error
+    assert LossReduction.of(a, b, targets, weights, np.zeros(40, int)).error == math.inf
 
 
 def test_a_few_that_are_all_right_do_not_make_it_certain() -> None:

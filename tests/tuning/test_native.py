@@ -108,7 +108,7 @@ def test_its_statistics_move_and_are_kept_in_checkpoints(frozen: Path) -> None:
 def test_what_is_no_saved_model(run: object, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run.path, copy)  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="expected a SavedModel to tune natively; this is none"):
+    with pytest.raises(InputError, match="expected a SavedModel to tune natively; this is not one"):
         finetune(copy, recipe=TUNING)
 
 

@@ -12,28 +12,28 @@ from topwork.errors import InputError
 
 
 def serve(
-    runs: Annotated[list[str], typer.Argument(help="Folders that `topwork train` wrote; or NAME=FOLDER.")],
+    runs: Annotated[list[str], typer.Argument(help="Folders written by `topwork train`; or NAME=FOLDER.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8000,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file with the token that is asked for; or TOPWORK_TOKEN.")
+        Path | None, typer.Option(help="A file with the required token; or set TOPWORK_TOKEN.")
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Largest request body, in bytes.")] = None,
     max_held_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Of all bodies that are held at once.")
+        int | None, typer.Option(min=1, help="Most bytes of request bodies held at once.")
     ] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Of one picture.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Largest picture, in pixels.")] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds for a body to come, and to be answered.")
+        float | None, typer.Option(help="Most seconds to receive a body, and to answer it.")
     ] = None,
-    queue: Annotated[
-        int | None, typer.Option(min=1, help="Pictures inside; beyond, 429 is answered.")
+    queue: Annotated[int | None, typer.Option(min=1, help="Most pictures queued; more get 429.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pictures run at once; default: one per core.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Pictures at once; one a core without.")] = None,
-    reload: Annotated[bool, typer.Option(help="Load a run anew when its folder changes.")] = True,
-    page: Annotated[bool, typer.Option(help="Show a page to try it.")] = True,
+    reload: Annotated[bool, typer.Option(help="Reload a run when its folder changes.")] = True,
+    page: Annotated[bool, typer.Option(help="Serve a page to try it in a browser.")] = True,
 ) -> None:
-    """Answer over HTTP, with a page to try it; until Ctrl-C."""
+    """Serve predictions over HTTP, with a page to try it; until Ctrl-C."""
     from topwork.serving.running import serve as run_server
     from topwork.serving.settings import Limits
 
@@ -63,9 +63,7 @@ def _token(path: Path | None) -> str | None:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected a file that holds the token; it can't be read ({error})"
-        ) from None
+        raise InputError(f"{path}: expected a file with the token; it can't be read ({error})") from None
     if not token:
-        raise InputError(f"{path}: expected a file that holds the token; it is empty")
+        raise InputError(f"{path}: expected a file with the token; it is empty")
     return token

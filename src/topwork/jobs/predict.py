@@ -13,7 +13,7 @@ from pathlib import Path
 from topwork.backbones.backbone import precision_note
 from topwork.backbones.engine import Engine
 from topwork.classifiers.classifier import DESCRIPTION, Classifier, Prediction
-from topwork.data.dataset import Problem
+from topwork.data.dataset import Dataset, Problem
 from topwork.data.layout import not_an_image
 from topwork.data.listing import Found, list_images
 from topwork.errors import InputError, Stopped
@@ -35,6 +35,22 @@ class Bulk:
     failed: int
     new: int
     seconds: float
+
+
+def predict(run: str | Path, images: str | Path | list[str] | Dataset) -> list[Prediction]:
+    """What a run says of photos: the command `predict`.
+
+    Args:
+        run: a folder that `train` wrote.
+        images: files, folders or glob patterns; or a dataset, whose labels don't matter.
+
+    Raises:
+        InputError: no run, or no images.
+
+    >>> predict("run", "new/*.jpg")[0].top()  # doctest: +SKIP
+    [('rose', 0.98)]
+    """
+    return list(Classifier.load(run).predict(images))
 
 
 def predictions(

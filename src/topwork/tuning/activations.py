@@ -1,4 +1,4 @@
-"""What a prefix gives for each image and each of its views, on disk: computed once, then read at random."""
+"""The outputs of a prefix for every view of every image: computed once, stored on disk, read in any order."""
 
 from __future__ import annotations
 
@@ -32,27 +32,24 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 ABOUT, DONE = "about.json", "done"
 FORMAT = 1
-SYNC_S = 5.0  # between two writings to disk: what a kill can cost
-LARGEST = 65504.0  # in half precision
-SPARE_BYTES = 64_000_000  # left on the disk for others
+SYNC_S = 5.0  # between two flushes to disk: the most work that a kill can lose
+LARGEST = 65504.0  # the largest float16
+SPARE_BYTES = 64_000_000  # left free on the disk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activations:
-    """Activations of `images` images in `views` views each, and their early features, memory-mapped.
+    """Memory-mapped activations and early features of some images, in several views each."""
 
-    `activation` float16 (images, views, C, H, W); `early` float32 (images, views, E).
-    """
-
-    activation: Array
-    early: Array
+    activation: Array  # float16 (images, views, C, H, W)
+    early: Array  # float32 (images, views, E)
 
     @property
     def views(self) -> int:
         return int(self.activation.shape[1])
 
     def batch(self, rows: Array, views: Array) -> tuple[Array, Array]:
-        """Of image `rows[i]` the view `views[i]`: float16 (B, C, H, W) and float32 (B, E), copied."""
+        """Copies of view `views[i]` of image `rows[i]`: float16 (B, C, H, W) and float32 (B, E)."""
         return self.activation[rows, views], self.early[rows, views]
 
 
@@ -70,25 +67,25 @@ def store_activations(
     budget_bytes: int,
     progress: Callable[[int], None],
 ) -> Activations:
-    """See to it that `folder` holds what `prefix` gives for all views of all images.
+    """Compute the outputs of `prefix` for all views of all images and store them in `folder`.
 
-    What was computed before, with the same prefix, images and settings, is not computed again: killed at any
-    moment, it goes on from a few seconds before. All disk space is taken before the work begins.
+    Results from an earlier call with the same prefix, images and settings are reused: if the process is killed, the
+    next call loses only a few seconds of work. All disk space is reserved before the work begins.
 
     Args:
-        dataset: images that can be read.
-        prefix: `image` uint8 (1, S, S, 3) → `activation` (1, …) and, if any are early, `early` (1, E).
-        size_px, fit, precision: as of the backbone.
+        dataset: readable images.
+        prefix: `image` uint8 (1, S, S, 3) → `activation` (1, …) and, if there are early features, `early` (1, E).
+        size_px, fit, precision: as for the backbone.
         recipe: how views differ (`augment.view`).
-        views: how many there are of each image; the first is the image as it is.
+        views: number of views per image; the first is the unchanged image.
         seed: of the random changes.
-        folder: for the files.
-        budget_bytes: what they may take.
-        progress: told how many more images are done.
+        folder: where to store the files.
+        budget_bytes: the most disk space to use.
+        progress: called with the number of newly finished images.
 
     Raises:
-        InputError: they would take more than the budget.
-        TopworkError: the disk has no room, an image can't be read any more, or a value doesn't fit half precision.
+        InputError: the files would exceed the budget.
+        TopworkError: the disk is full, an image can no longer be read, or a value overflows half precision.
     """
     shape = (len(dataset), views, *(int(n) for n in prefix.output(ACTIVATION).shape[1:]))
     early_outputs = [output for output in prefix.outputs if EARLY in output.names]
@@ -97,7 +94,7 @@ def store_activations(
     if need > budget_bytes:
         raise InputError(
             f"activations of {shape[0]} images in {views} views take {need / 1e9:.1f} GB; "
-            f"{budget_bytes / 1e9:g} GB are allowed: take fewer views, a later cut, or allow more (finetune.disk_gb)"
+            f"{budget_bytes / 1e9:g} GB are allowed: use fewer views, a later cut, or allow more (finetune.disk_gb)"
         )
     about = {
         "format": FORMAT,
@@ -128,7 +125,7 @@ def store_activations(
             pixels = decode(data, size_px, fit=fit)
         except (ImageError, OSError) as error:
             raise TopworkError(
-                f"{example.image}: can't be read any more ({error}); mend it, or train again"
+                f"{example.image}: can no longer be read ({error}); repair it, or train again"
             ) from error
         key = int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
         for number in range(views):
@@ -139,7 +136,7 @@ def store_activations(
     since = time.monotonic()
 
     def mark() -> None:
-        """The data first: what is marked is there."""
+        """Flush the data before the marks, so that every marked image is on disk."""
         activation.flush()
         if isinstance(early, np.memmap):
             early.flush()
@@ -159,7 +156,7 @@ def store_activations(
 
 
 class _Worker:
-    """Runs the prefix on one picture and writes what it gives into its place; from any thread."""
+    """Runs the prefix on one picture and stores its outputs; callable from any thread."""
 
     def __init__(self, prefix: ov.Model, precision: Precision, activation: Array, early: Array) -> None:
         from topwork.graphs.compile import compile_model
@@ -176,8 +173,8 @@ class _Worker:
         activation = given[ACTIVATION][0]
         if not np.abs(activation).max() <= LARGEST:
             raise TopworkError(
-                "activations at this cut are too large for half precision, or no numbers: choose another cut, or "
-                "tune the whole network (the mode full)"
+                "activations at this cut are not finite or too large for half precision: choose another cut, or "
+                "tune the whole network (mode full)"
             )
         self._activation[row, number] = activation
         if self._early.shape[2]:
@@ -185,14 +182,14 @@ class _Worker:
 
 
 def _digest(dataset: Dataset, prefix: ov.Model, facts: tuple[Any, ...], recipe: AugmentRecipe) -> str:
-    """Images are known by their ids here: their bytes were read by whoever took their features."""
+    """Images are identified by their ids: their bytes were checked when the features were extracted."""
     ids = [example.id for example in dataset]
     plain = json.dumps([facts, asdict(recipe), ids, graphs.digest(prefix)])
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _prepare(folder: Path, about: dict[str, Any], sizes: dict[str, int]) -> None:
-    """Files of these sizes, as an earlier call left them if that was about the same; else new."""
+    """Keep the files of an earlier call if it had the same `about`; otherwise create new files of these sizes."""
     try:
         same = json.loads((folder / ABOUT).read_text(encoding="utf-8")) == about
         if same and all((folder / name).stat().st_size == max(size, 1) for name, size in sizes.items()):
@@ -213,13 +210,13 @@ def _prepare(folder: Path, about: dict[str, Any], sizes: dict[str, int]) -> None
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise TopworkError(
-            f"{folder}: no room for the activations ({error.strerror}): free some space, take fewer views or a later "
-            "cut, or tune the whole network (the mode full). The frozen classifier is as it was"
+            f"{folder}: no room for the activations ({error.strerror}): free some space, use fewer views or a later "
+            "cut, or tune the whole network (mode full). The frozen classifier is unchanged"
         ) from error
 
 
 def _take_space(file: int, size: int) -> None:
-    """Really: a file with holes would be found too large only when a worker writes into one, by a crash."""
+    """Allocate real blocks: with a sparse file, a full disk would show only as a crash while writing."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
         return

@@ -1,9 +1,9 @@
-"""The tuned network beside the frozen one: one classifier whose logits are both networks', in the best shares.
+"""An ensemble of the tuned and the frozen network: one classifier whose logits are a weighted sum of both.
 
-Fine-tuning and frozen features err on different pictures, so that what both say is better than either: each brought
-to its own best temperature, then added up (Kumar et al. 2022, "Calibrated ensembles can mitigate accuracy tradeoffs
-under distribution shift", https://arxiv.org/abs/2207.08977). Both run on one trunk up to the cut. A sum of linear
-heads is a linear head on both networks' features, so nothing else need know.
+Fine-tuned and frozen networks err on different pictures, so their ensemble beats either: each is calibrated by its
+own best temperature, then both are added (Kumar et al. 2022, "Calibrated ensembles can mitigate accuracy tradeoffs
+under distribution shift", https://arxiv.org/abs/2207.08977). They share one trunk up to the cut. A sum of linear
+heads is a linear head on the concatenated features, so no other code has to treat it specially.
 """
 
 from __future__ import annotations
@@ -24,31 +24,27 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Array = np.ndarray[Any, Any]
-SHARES = (0.25, 0.5, 0.75)  # of the tuned network, besides all
-WORTHWHILE = 0.005  # of the loss: for less, the frozen network is not worth running
+SHARES = (0.25, 0.5, 0.75)  # of the tuned network; 1 is tried as well
+WORTHWHILE = 0.005  # relative reduction of the loss below which running the frozen network doesn't pay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
-    """`share`: of the tuned network's logits, above 0 to 1; 1: the frozen one is left out.
+    """A weighted sum of the tuned and the frozen network's logits."""
 
-    `logits`: of validation images, float (M, K), which fit best at `temperature`; `score`: how those do.
-    `tuned_temperature`: what the tuned network's own logits were divided by before.
-    """
-
-    share: float
-    temperature: float
-    tuned_temperature: float
-    logits: Array
+    share: float  # of the tuned network, above 0 to 1; 1: the frozen one is left out
+    temperature: float  # the best one for `logits`
+    tuned_temperature: float  # the tuned network's own, by which its logits were divided before summing
+    logits: Array  # of the validation images, float (M, K)
     score: HeldScore
 
 
 def best_blend(frozen: Array | None, tuned: Array, targets: Array, weights: Array) -> Blend:
-    """The shares that validation images like best, by log-loss at the blend's own best temperature.
+    """The blend with the lowest validation log-loss, each at its own best temperature.
 
     Args:
         frozen: logits of a frozen head that never saw these images, float (M, K), at its best temperature; None
-            where the two can't be added up.
+            where the two can't be added.
         tuned: logits of the tuned network, float (M, K), at any temperature.
         targets: int64 (M,).
         weights: float (M,).
@@ -69,7 +65,7 @@ def best_blend(frozen: Array | None, tuned: Array, targets: Array, weights: Arra
 
 
 def can_blend(head: Head) -> bool:
-    """Whether a frozen head is one affine step, which can be added to another."""
+    """Whether a frozen head is a single affine layer, which can be added to another."""
     return len(head.layers) == 1
 
 
@@ -79,7 +75,7 @@ def head_alone(tuned: Layer, blend: Blend) -> Head:
 
 
 def blended_head(frozen: Head, tuned: Layer, blend: Blend) -> Head:
-    """One linear head on the frozen head's features with the tuned network's behind them, whose own is `tuned`."""
+    """One linear head on the frozen features followed by the tuned network's; `tuned` is the latter's own head."""
     shares = ((1 - blend.share) / frozen.temperature, blend.share / blend.tuned_temperature)
     pairs = list(zip(shares, (frozen.layers[0], tuned), strict=True))
     weight = np.concatenate([share * layer.weight for share, layer in pairs])
@@ -97,16 +93,16 @@ def assembled(
     tuned: Layer,
     blend: Blend,
 ) -> Classifier:
-    """The classifier of a tuned tail (or whole network, without a cut): alone, or with the frozen one beside it.
+    """The classifier with a tuned tail (or whole network, without a cut), alone or blended with the frozen one.
 
     Args:
-        frozen: the classifier that it was tuned from.
-        single: its graph, of one view.
-        prefix: what comes before the cut.
-        tail: what it was tuned to, from the cut on.
+        frozen: the classifier that was tuned.
+        single: its single-view graph.
+        prefix: the graph before the cut.
+        tail: the tuned graph after the cut.
         cut: one of `find_cuts(single, …)`.
         tuned: the head on the tail's features.
-        blend: as `best_blend` found it.
+        blend: from `best_blend`.
     """
     views, what = frozen.backbone.facts.views, f"after {cut.name}" if cut else "whole"
     if blend.share < 1:
@@ -122,11 +118,11 @@ def assembled(
 
 
 def beside(single: ov.Model, tail: ov.Model, cut: Cut | None) -> ov.Model:
-    """`image` to the `features` of `single`, and behind them those of `tail`: (1, D + L).
+    """A graph from `image` to the features of `single` followed by those of `tail`: (1, D + L).
 
     Args:
-        single: a backbone's graph, of one view.
-        tail: what it was tuned to, from `cut` on; from the picture on, where that is None.
+        single: a backbone's single-view graph.
+        tail: its tuned part, from `cut` on; from the picture on if `cut` is None.
         cut: one of `find_cuts(single, …)`.
     """
     import openvino as ov
@@ -135,7 +131,7 @@ def beside(single: ov.Model, tail: ov.Model, cut: Cut | None) -> ov.Model:
     graph, tail = single.clone(), tail.clone()
     source = (graph.get_ordered_ops()[cut.node] if cut else graph.get_parameters()[0]).output(0)
     for node in tail.get_ordered_ops():
-        node.set_friendly_name(f"tuned/{node.get_friendly_name()}")  # else two nodes have one name
+        node.set_friendly_name(f"tuned/{node.get_friendly_name()}")  # names must be unique
     for target in tail.get_parameters()[0].output(0).get_target_inputs():
         target.replace_source_output(source)
     own = graph.output("features").get_node().input_value(0)

@@ -1,4 +1,4 @@
-"""What a tuning has come to, on disk after each epoch: killed at any moment, it goes on from the last one."""
+"""The state of a tuning, saved after each epoch: a run that was killed resumes from the last one."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ GROUPS = ("weights", "average", "optimizer", "best")
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How one epoch went. `loss`: of the steps, with what they add to it; `held_*`: on validation images."""
+    """The metrics of one epoch."""
 
     epoch: int
-    loss: float
-    held_loss: float
+    loss: float  # mean training loss, with label smoothing
+    held_loss: float  # on the validation images
     held_accuracy: float
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """All that the next epoch depends on. `best`: the averaged weights of the epoch of least validation loss."""
+    """Everything that the next epoch depends on."""
 
-    epochs: int
+    epochs: int  # planned in all
     step: int
     weights: Sequence[Array]
-    average: Sequence[Array]
+    average: Sequence[Array]  # moving average of the weights
     optimizer: Sequence[Array]
-    best: Sequence[Array]
+    best: Sequence[Array]  # the averaged weights of the epoch with the lowest validation loss
     history: tuple[Epoch, ...]
 
 
 def save_state(state: State, path: Path, *, digest: str) -> None:
-    """Write it beside `path` and put it in its place when whole.
+    """Write `state` atomically.
 
     Args:
-        state: what to keep.
-        path: an `.npz`.
-        digest: of all that the tuning was begun with; `load_state` asks for it again.
+        state: what to save.
+        path: an `.npz` file.
+        digest: of the tuning's data and settings; `load_state` compares it.
 
     Raises:
-        TopworkError: the disk is full, or can't be written.
+        TopworkError: the disk is full or not writable.
     """
     arrays = {f"{group}.{i}": array for group in GROUPS for i, array in enumerate(getattr(state, group))}
     facts = {
@@ -72,13 +72,13 @@ def save_state(state: State, path: Path, *, digest: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise TopworkError(
-            f"{path}: can't be written ({error.strerror}); free some space, then go on with --resume. The "
-            "classifier that was there is as it was"
+            f"{path}: can't be written ({error.strerror}); free some space, then continue with --resume. The "
+            "existing classifier is unchanged"
         ) from error
 
 
 def load_state(path: Path, *, digest: str) -> State | None:
-    """What `save_state` wrote last; None where there is nothing, or it was begun with other data or settings."""
+    """The last saved state; None if there is none, it is damaged, or it has other data or settings."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             facts: Mapping[str, Any] = json.loads(file["facts"].tobytes())

@@ -1,4 +1,4 @@
-"""Which cut, and how many epochs: by what they cost on this machine, and what may be spent."""
+"""Choice of the cut and the number of epochs, by their cost on this machine and the time and disk allowed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from topwork.errors import InputError
 from topwork.graphs.cuts import Cut
 from topwork.recipe import FinetuneRecipe
 
-# A step of training against the engine's forward run of the same graph, for one image (docs/benchmarks.md).
+# Time of a training step over the engine's forward pass of the same graph, for one image (docs/benchmarks.md).
 STEP_COST = 6.0
-LARGEST_SHARE = 0.75  # what comes before is edges and colours: it need not learn, and costs most
+LARGEST_SHARE = 0.75  # the layers before detect edges and colours: they need not learn, and cost most
 TRIED, APART = 3, 0.6
 
 
 def forward_seconds(backbone: Backbone, *, images: int = 12) -> float:
-    """What the engine takes for one image, all cores at work; measured."""
+    """Measured time of the engine's forward pass for one image, using all cores."""
     import numpy as np
 
     from topwork.parallel import stream
@@ -36,7 +36,7 @@ def forward_seconds(backbone: Backbone, *, images: int = 12) -> float:
 
 
 def tail_seconds(cut: Cut, recipe: FinetuneRecipe, *, images: int, forward_s: float) -> float:
-    """What tuning from `cut` takes, about: its prefix over all views, then its epochs."""
+    """Estimated time of tuning from `cut`: the prefix over all views, then the epochs."""
     prefix = recipe.views * (1 - cut.tail_share)
     epochs = recipe.epochs * cut.tail_share * STEP_COST
     return images * forward_s * (prefix + epochs)
@@ -45,21 +45,19 @@ def tail_seconds(cut: Cut, recipe: FinetuneRecipe, *, images: int, forward_s: fl
 def affordable_cuts(
     cuts: Sequence[Cut], recipe: FinetuneRecipe, *, images: int, forward_s: float
 ) -> tuple[Cut, ...]:
-    """The cuts that the time and the disk allow, the largest tail first; if none is, the smallest tail of all.
+    """The cuts that fit the allowed time and disk space, largest tail first; if none does, the smallest tail.
 
     Raises:
-        InputError: no activations fit on what the disk may hold, or the network can't be cut.
+        InputError: no cut's activations fit the allowed disk space, or the network can't be cut.
     """
     if not cuts:
-        raise InputError(
-            "this network has no place to cut it at: tune it whole (the mode full), or not at all"
-        )
+        raise InputError("this network has no place to cut it at: tune it whole (mode full), or not at all")
     fit = [cut for cut in cuts if cut.bytes_a_view * recipe.views * images <= recipe.disk_gb * 1e9]
     if not fit:
         least = min(cut.bytes_a_view for cut in cuts) * recipe.views * images / 1e9
         raise InputError(
-            f"{images} images in {recipe.views} views take {least:.1f} GB on disk at least; {recipe.disk_gb:g} GB "
-            "are allowed: take fewer views, allow more (finetune.disk_gb), or tune it whole (the mode full)"
+            f"{images} images in {recipe.views} views take at least {least:.1f} GB on disk; {recipe.disk_gb:g} GB "
+            "are allowed: use fewer views, allow more (finetune.disk_gb), or tune it whole (mode full)"
         )
     allowed = recipe.minutes * 60
     affordable = [
@@ -73,7 +71,7 @@ def affordable_cuts(
 
 
 def thinned(cuts: Sequence[Cut]) -> tuple[Cut, ...]:
-    """A few of them, from the largest tail on, each at most `APART` of the one before: near ones differ little."""
+    """A few cuts, largest tail first, each tail at most `APART` of the previous one: close cuts differ little."""
     some = list(cuts[:1])
     for cut in cuts[1:]:
         if len(some) < TRIED and cut.tail_share <= APART * some[-1].tail_share:
@@ -82,11 +80,11 @@ def thinned(cuts: Sequence[Cut]) -> tuple[Cut, ...]:
 
 
 def trial_seconds(cuts: Sequence[Cut], recipe: FinetuneRecipe, *, forward_s: float, steps: int) -> float:
-    """What a trial of cuts takes, about: `steps` of the largest, and as long for each of the others."""
+    """Estimated time of a trial: `steps` steps of the largest tail, and the same time for each other one."""
     return len(cuts) * steps * recipe.batch * cuts[0].tail_share * STEP_COST * forward_s
 
 
 def affordable_epochs(recipe: FinetuneRecipe, *, epoch_s: float, spent_s: float) -> int:
-    """As many as the recipe asks for and the time allows; one at least."""
+    """As many epochs as the recipe asks for and the time allows; at least one."""
     left = recipe.minutes * 60 - spent_s
     return max(1, min(recipe.epochs, int(left / epoch_s)))

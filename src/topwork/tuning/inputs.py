@@ -1,4 +1,4 @@
-"""What a tail learns from: stored activations, or, for a whole network, pictures that are changed each time."""
+"""The inputs of a tuning: stored activations for a tail, freshly augmented pictures for a whole network."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Array = np.ndarray[Any, Any]
 
 
 class Source(Protocol):
-    """Inputs of a `Learner` for images by their row, float32 (B, …)."""
+    """Inputs of a `Learner` by image row, float32 (B, …)."""
 
     def changed(self, rows: Array, epoch: int, random: np.random.Generator) -> Array:
-        """Augmented, as `random` has it."""
+        """Augmented at random."""
         ...
 
     def plain(self, rows: Array) -> Array:
-        """As they are."""
+        """Unchanged."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Activations of `views` copies of each image: any of them, at random."""
+    """Stored activations: a random view of each image."""
 
     activations: Activations
 
@@ -51,7 +51,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Pictures from their files, float32 (B, S, S, 3) in [0, 255]; changed anew in each epoch."""
+    """Pictures read from their files, float32 (B, S, S, 3) in [0, 255]; augmented differently in each epoch."""
 
     dataset: Dataset
     size_px: int
@@ -74,7 +74,7 @@ class Pictures:
                 data = example.image.read()
                 pixels = decode(data, self.size_px, fit=self.fit)
             except (ImageError, OSError) as error:
-                raise TopworkError(f"{example.image}: can't be read any more ({error})") from error
+                raise TopworkError(f"{example.image}: can no longer be read ({error})") from error
             key = int.from_bytes(hashlib.sha256(data).digest()[:4], "little")
             return view(pixels, self.recipe, number, seed=(self.seed, key, epoch))
 

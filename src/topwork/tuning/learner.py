@@ -1,12 +1,11 @@
-"""The part of a classifier that learns by gradient descent: a tail with a linear head, one Keras model.
+"""The trainable part of a classifier: a tail with a linear head, as one Keras model.
 
-What it does, and whose advice it is: it starts from the solved head, so that the first steps don't wreck the
-features (LP-FT: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform
-out-of-distribution"); AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine's fall (2017, "SGDR");
-lower rates for lower stages (Howard and Ruder 2018, "Universal language model fine-tuning") and for a wide head;
-label smoothing (Szegedy et al. 2016, "Rethinking the Inception architecture"); clipped gradients (Pascanu et al.
-2013); a moving average of the weights (Polyak and Juditsky 1992). Batch norm was folded into the weights, so its
-statistics stay.
+It starts from the solved head, so that the first steps don't distort the features (LP-FT: Kumar et al. 2022,
+"Fine-tuning can distort pretrained features and underperform out-of-distribution"). It uses AdamW (Loshchilov and
+Hutter 2019) with a linear warm-up and cosine decay (2017, "SGDR"); lower learning rates for lower stages (Howard and
+Ruder 2018, "Universal language model fine-tuning") and for a wide head; label smoothing (Szegedy et al. 2016,
+"Rethinking the Inception architecture"); gradient clipping (Pascanu et al. 2013); and a moving average of the
+weights (Polyak and Juditsky 1992). Batch norm is folded into the weights, so its statistics are frozen.
 """
 
 from __future__ import annotations
@@ -29,23 +28,20 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 WARM_UP = 0.1  # share of the steps
-CLIP = 1.0  # of the gradients' common norm
-# Adam moves each weight by the rate, however small its slope: over ten thousand features that turns a head about in
-# one step. From this width on, its rate falls with the width (Yang et al. 2022, "Tensor programs V").
+CLIP = 1.0  # largest global norm of the gradients
+# Adam moves each weight by the learning rate, however small its gradient: with ten thousand features, one step can
+# overturn a head. Above this width, its rate falls with the width (Yang et al. 2022, "Tensor programs V").
 HEAD_WIDTH = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """What learns below the head: a Keras layer or model, `shape` (without the batch) to features (N, D).
+    """The trainable part below the head."""
 
-    `weights`: the variables that a checkpoint must keep; `rates`: for each, the factor of its rate.
-    """
-
-    layer: Any
-    shape: tuple[int, ...]
-    weights: tuple[Any, ...]
-    rates: tuple[float, ...]
+    layer: Any  # a Keras layer or model: inputs to features (N, D)
+    shape: tuple[int, ...]  # of an input, without the batch
+    weights: tuple[Any, ...]  # the variables that a checkpoint must save
+    rates: tuple[float, ...]  # for each of `weights`, the factor of its learning rate
 
 
 def graph_body(
@@ -55,16 +51,16 @@ def graph_body(
     depth: Mapping[str, int] | None = None,
     fixed: Collection[str] = (),
 ) -> Body:
-    """A graph as a body; lower stages learn more slowly, and the nodes named in `fixed` stay as they are.
+    """A graph as a trainable body; lower stages learn more slowly, and the nodes named in `fixed` are frozen.
 
     Args:
         graph: from pictures or activations to features.
-        recipe: `rate_decay`.
-        depth: of nodes by their names, in stages (`topwork.graphs.cuts.depths`); None: all learn at one rate.
+        recipe: gives `rate_decay`.
+        depth: the stage of each node by name (`topwork.graphs.cuts.depths`); None: all learn at one rate.
         fixed: names of nodes.
 
     Raises:
-        TopworkError: the graph has an operator that can't be trained; it names it.
+        TopworkError: the graph has an operator that can't be trained; the message names it.
     """
     layer = GraphLayer(graph, products=True, name="tail")
     nodes = graph.get_ordered_ops()
@@ -81,19 +77,16 @@ def graph_body(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """A solved linear head: features → (features − mean) / deviation · weight + bias.
+    """A solved linear head: features → (features − mean) / deviation · weight + bias. All arrays are float32."""
 
-    `mean`, `deviation` float32 (D,); `weight` float32 (D, K); `bias` float32 (K,).
-    """
-
-    mean: Array
-    deviation: Array
-    weight: Array
-    bias: Array
+    mean: Array  # (D,)
+    deviation: Array  # (D,)
+    weight: Array  # (D, K)
+    bias: Array  # (K,)
 
 
 class LinearHead(keras.layers.Layer):  # type: ignore[misc]
-    """Logits from features, by the standardised features: so one rate suits all weights."""
+    """Logits from features, which are standardised first so that one learning rate suits all weights."""
 
     def __init__(self, start: Start, **options: Any) -> None:
         super().__init__(**options)
@@ -113,7 +106,7 @@ class LinearHead(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Rates(keras.optimizers.AdamW):  # type: ignore[misc]
-    """AdamW whose rate is scaled for each variable, by `factors` in the order of the model's variables."""
+    """AdamW with a learning-rate factor for each variable, in the order of the model's variables."""
 
     def __init__(self, factors: Sequence[float], **options: Any) -> None:
         super().__init__(**options)
@@ -124,7 +117,7 @@ class Rates(keras.optimizers.AdamW):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate * factor)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Not of biases and scales; and by each variable's own rate."""
+        """Decay each variable by its own rate; biases and scales are exempt."""
         for variable in variables:
             if len(variable.shape) > 1:
                 factor = self.factors[self._get_variable_index(variable)] * self.weight_decay
@@ -133,13 +126,13 @@ class Rates(keras.optimizers.AdamW):  # type: ignore[misc]
 
 
 class Learner:
-    """What learns, the head on it, and the optimiser.
+    """A body, the head on it, and the optimiser.
 
     Args:
-        body: what learns below the head: its input is activations (1, C, H, W) or pictures (1, S, S, 3).
-        start: the head to begin with.
-        recipe: rates and the like.
-        steps: how many there will be in all.
+        body: the part below the head; its input is activations (1, C, H, W) or pictures (1, S, S, 3).
+        start: the initial head.
+        recipe: learning rate and other settings.
+        steps: number of steps planned in all.
     """
 
     def __init__(self, body: Body, *, start: Start, recipe: FinetuneRecipe, steps: int) -> None:
@@ -167,7 +160,7 @@ class Learner:
         self.average = [w.copy() for w in self.weights()]
 
     def learn(self, inputs: Array, targets: Array, weights: Array) -> float:
-        """One step. `targets` float32 (B, K); `weights` float32 (B,). Gives the batch's loss."""
+        """Take one step and return the batch's loss. `targets` float32 (B, K); `weights` float32 (B,)."""
         self.optimizer.learning_rate = self.rate
         loss = self.model.train_on_batch(inputs, targets, sample_weight=weights)
         self.step += 1
@@ -178,30 +171,30 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """Of the next step, for the head; the stages' are lower."""
+        """The learning rate of the next step, for the head; lower stages have lower rates."""
         return self.recipe.rate * rate_at(self.step, self.steps)
 
     def logits(self, inputs: Array) -> Array:
-        """float32 (B, K), by the weights as they are."""
+        """Logits by the current weights, float32 (B, K)."""
         return np.asarray(self.model.predict_on_batch(inputs))
 
     def weights(self) -> list[Array]:
-        """Of the body, then of the head."""
+        """Weights of the body, then of the head."""
         variables = [*self.body.weights, self.head.kernel, self.head.bias]
         return [np.array(v.numpy()) for v in variables]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
-        """What `weights` gave."""
+        """Set the weights, in the order of `weights`."""
         variables = [*self.body.weights, self.head.kernel, self.head.bias]
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
 
     def optimizer_values(self) -> list[Array]:
-        """What the optimiser keeps between steps; its rate too, which the next step sets."""
+        """The optimiser's state, including the learning rate (which the next step overwrites)."""
         return [np.array(v.numpy()) for v in self.optimizer.variables]
 
     def restore(self, state: State) -> None:
-        """Be as a learner was of whom `state` was taken."""
+        """Restore the weights, optimiser and step saved in `state`."""
         self.set_weights(state.weights)
         for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
@@ -210,7 +203,7 @@ class Learner:
 
 
 def rate_at(step: int, steps: int) -> float:
-    """The rate's factor: up in a line for a tenth of the steps, then down as a cosine, to 0 after the last."""
+    """The learning-rate factor: linear warm-up over a tenth of the steps, then cosine decay to 0."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm

@@ -1,4 +1,4 @@
-"""What a tuning learns from, and apart from it what it chooses by."""
+"""The training and validation images of a tuning."""
 
 from __future__ import annotations
 
@@ -27,26 +27,21 @@ if TYPE_CHECKING:
     from topwork.features.extract import Features
 
 Array = np.ndarray[Any, Any]
-FOLDS = 5  # of the images to learn from, for the head that a tuning begins with
+FOLDS = 5  # of the training images, for solving the initial head
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """What is learnt from: rows of `source` to learn from and, apart, to choose by.
-
-    `targets` int64 (N,) and `weights` float (N,) are of all rows; weights of those to learn from are 1 on average.
-    `folds` int64 (N,): of the rows to learn from, which of the head's folds they are in: what belongs together is in
-    one. `images`: SHA-256 (hex) of all rows' images.
-    """
+    """The training and validation rows of a source, with their targets and weights."""
 
     source: Source
-    learn: Array
-    held: Array
-    targets: Array
-    weights: Array
-    folds: Array
+    learn: Array  # rows to train on
+    held: Array  # validation rows
+    targets: Array  # of all rows, int64 (N,)
+    weights: Array  # of all rows, float (N,); 1 on average over the training rows
+    folds: Array  # int64 (N,): the head's fold of each training row; a group lies in one fold
     class_count: int
-    images: str
+    images: str  # SHA-256 (hex) of all rows' images
 
     def one_hot(self, rows: Array) -> Array:
         return np.eye(self.class_count, dtype=np.float32)[self.targets[rows]]
@@ -55,10 +50,10 @@ class Lesson:
 def lesson_of(
     source: Source, learn: Dataset, held: Dataset, *, features: Features, frozen: Classifier, recipe: Recipe
 ) -> Lesson:
-    """The lesson of two data sets, whose images are the rows of `source`, one after the other.
+    """The lesson for two data sets, whose concatenated images are the rows of `source`.
 
     Raises:
-        InputError: an image's class is none of the classifier's.
+        InputError: the classifier doesn't have an image's class.
     """
     both = learn.concatenate(held)
     rows, count = np.arange(len(both)), len(learn)
@@ -80,10 +75,10 @@ def lesson_of(
 
 
 def held_apart(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
-    """The images to learn from and those to choose by: the validation part, or some of the training images.
+    """The training and validation images; without a validation part, some training images are held out.
 
     Raises:
-        InputError: the training images leave none to choose by.
+        InputError: there are too few training images to hold any out.
     """
     train = splits.train.with_split(None)
     if len(splits.validation):
@@ -91,18 +86,18 @@ def held_apart(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
     parts = split(train, test=recipe.finetune.validation, seed=recipe.split.seed)
     if not len(parts.test):
         raise InputError(
-            f"{train.name}: expected some images of each class to choose by while tuning; {len(train)} training "
+            f"{train.name}: expected some images of each class to hold out for validation; {len(train)} training "
             "images leave none: add photos, or keep the frozen network (--finetune head)"
         )
     return parts.train, parts.test
 
 
 def digest_of(graph: ov.Model, lesson: Lesson, recipe: Recipe) -> str:
-    """SHA-256 (hex) of all that the outcome depends on: the graph, the images, their labels and weights, settings."""
+    """SHA-256 (hex) of everything the outcome depends on: graph, images, labels, weights, settings."""
     total = hashlib.sha256(graphs.digest(graph).encode())
     settings = dataclasses.asdict(
         Recipe.from_toml(recipe.to_toml())
-    )  # 100 minutes are 100.0, as a file has it
+    )  # through TOML, so that 100 minutes equal 100.0
     total.update(json.dumps(settings, sort_keys=True).encode())
     total.update(lesson.images.encode())
     for array in (lesson.learn, lesson.held, lesson.targets, lesson.weights, lesson.folds):
@@ -111,6 +106,6 @@ def digest_of(graph: ov.Model, lesson: Lesson, recipe: Recipe) -> str:
 
 
 def _weights(part: Dataset, frozen: Classifier, recipe: Recipe) -> Array:
-    """How much each image counts, as in fitting a head: by its own weight, and by its class's if so asked."""
+    """The weight of each image, as when fitting a head: its own and, if balanced, its class's."""
     balanced = recipe.head.class_weight == "balanced"
     return sample_weights(targets_for(frozen, part), part.weights(), len(frozen.classes), balanced=balanced)

@@ -1,4 +1,4 @@
-"""The epochs of a tuning: steps, validation, curves, checkpoints."""
+"""The training loop of a tuning: steps, validation, curves, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from topwork.tuning.learner import Learner
 from topwork.tuning.lesson import Lesson
 
 Array = np.ndarray[Any, Any]
-PATIENCE = 5  # epochs without a lower validation loss, after which it stops
-AT_ONCE = 64  # images that are looked at together where nothing is learnt
-LATE = 20  # steps whose loss the bar shows
-TRIED_STEPS = 2  # to time one, after one that prepares
+PATIENCE = 5  # epochs without a lower validation loss before stopping
+AT_ONCE = 64  # batch size for inference
+LATE = 20  # last steps, whose mean loss the bar shows
+TRIED_STEPS = 2  # timed steps, after one to warm up
 
 
 def fit(
@@ -39,10 +39,10 @@ def fit(
     curves: Path,
     watch: Watch,
 ) -> State:
-    """Learn for `epochs`, or until validation loss has not fallen for five; Ctrl-C ends it early.
+    """Train for `epochs`, or until the validation loss has not fallen for five epochs; Ctrl-C ends it early.
 
-    Where `checkpoint` holds a state of the same `digest`, goes on from there, to the same end as if it had never
-    been broken off: all that is random in an epoch follows from `seed` and its number.
+    If `checkpoint` holds a state with the same `digest`, training resumes from it with the same result as without
+    the interruption: all randomness in an epoch follows from `seed` and the epoch's number.
     """
     state = load_state(checkpoint, digest=digest)
     if state is None:
@@ -50,7 +50,7 @@ def fit(
         state = State(epochs, 0, start, start, learner.optimizer_values(), start, ())
     else:
         learner.restore(state)
-        watch.say(f"going on after {len(state.history)} of {state.epochs} epochs")
+        watch.say(f"resuming after {len(state.history)} of {state.epochs} epochs")
     steps = steps_an_epoch(len(lesson.learn), recipe.batch)
     with scalars(curves) as log, watch.bar("tuning", state.epochs * len(lesson.learn)) as advance:
         advance(len(state.history) * len(lesson.learn), _note([], state.history))
@@ -88,20 +88,20 @@ def fit(
             if not state.history:
                 raise
             watch.say(
-                f"stopped after {len(state.history)} of {state.epochs} epochs: the best of them is used"
+                f"stopped after {len(state.history)} of {state.epochs} epochs: using the best one so far"
             )
     return state
 
 
 def logits_of(learner: Learner, source: Source, rows: Array) -> Array:
-    """Of pictures as they are, float32 (N, K)."""
+    """Logits of unchanged pictures, float32 (N, K)."""
     return np.concatenate(
         [learner.logits(source.plain(some)) for some in _batches(rows, -(-len(rows) // AT_ONCE))]
     )
 
 
 def held_out(learner: Learner, lesson: Lesson, weights: Sequence[Array]) -> tuple[float, float]:
-    """Loss and accuracy on validation images, weighted, with `weights` in place of the learner's own."""
+    """Weighted validation loss and accuracy, with `weights` in place of the learner's own."""
     own = learner.weights()
     learner.set_weights(weights)
     try:
@@ -119,13 +119,13 @@ def score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
 
 
 def log_losses(logits: Array, targets: Array) -> Array:
-    """Of each image, float64 (M,)."""
+    """Log-loss of each image, float64 (M,)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets])
 
 
 def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> float:
-    """How long a step takes here. The learner is as it was afterwards."""
+    """Measured time of a step. The learner's state is restored afterwards."""
     before = learner.weights(), learner.optimizer_values(), [a.copy() for a in learner.average]
     random = np.random.default_rng(0)
     rows = np.resize(lesson.learn, recipe.batch)
@@ -141,16 +141,16 @@ def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> fl
 
 
 def steps_an_epoch(images: int, batch: int) -> int:
-    """All images are seen; batches differ by one image at most."""
+    """Number of batches that cover all images; their sizes differ by at most one."""
     return max(1, round(images / batch))
 
 
 def _ahead(
     lesson: Lesson, epoch: int, random: np.random.Generator, steps: int
 ) -> Generator[tuple[Array, Array], None, None]:
-    """The batches of an epoch, each made ready while the one before it is learnt from.
+    """The batches of an epoch, each prepared while the previous one is trained on.
 
-    One thread makes them, one after another: what is random in them comes in the same order each time.
+    A single thread prepares them in order, so that the randomness is reproducible.
     """
 
     def ready(rows: Array) -> tuple[Array, Array]:
@@ -160,7 +160,7 @@ def _ahead(
 
 
 def _note(losses: Sequence[float], history: Sequence[Epoch]) -> str:
-    """For the bar: the loss of late, and how well validation images were told at the end of the last epoch."""
+    """For the bar: the recent loss, and the validation accuracy after the last epoch."""
     parts = [f"loss {np.mean(losses[-LATE:]):.3f}"] if losses else []
     parts += [f"accuracy {100 * history[-1].held_accuracy:.1f} %"] if history else []
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""A SavedModel that learns by its own training mode: batch statistics move, dropout drops."""
+"""Tuning a SavedModel in its own training mode: batch statistics are updated and dropout is active."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Array = np.ndarray[Any, Any]
 
 
 def native_body(facts: BackboneFacts) -> Body:
-    """The module of a backbone, as the framework that it was made with runs it: pictures in [0, 255] to its features.
+    """A backbone's module, run by its own framework: pictures in [0, 255] to features.
 
     Raises:
-        InputError: it is no SavedModel, or one that can't be trained.
+        InputError: the module is not a SavedModel, or can't be trained.
     """
     path = _saved_model(facts)
     from topwork.tfhub.frameworks import keras
@@ -32,8 +32,8 @@ def native_body(facts: BackboneFacts) -> Body:
     layer = KerasLayer(str(path), trainable=True)
     if not layer.trainable_variables:
         raise InputError(
-            f"{facts.handle}: expected a SavedModel with weights that can be trained; it has none: tune its graph "
-            "(leave --native out)"
+            f"{facts.handle}: expected a SavedModel with trainable weights; it has none: tune its graph "
+            "(omit --native)"
         )
     entry = keras.Input((facts.size_px, facts.size_px, 3), name="picture")
     scaling = pixels(facts.pixels, "chosen")
@@ -41,8 +41,8 @@ def native_body(facts: BackboneFacts) -> Body:
     features = layer(scaled[..., ::-1] if scaling.bgr else scaled)
     if isinstance(features, dict) or len(features.shape) not in (2, 4):
         raise InputError(
-            f"{facts.handle}: expected features (N, D) or (N, H, W, D) of the SavedModel when called; it gives "
-            f"{features if isinstance(features, dict) else tuple(features.shape)}: leave --native out"
+            f"{facts.handle}: expected the SavedModel to return features (N, D) or (N, H, W, D); it returns "
+            f"{features if isinstance(features, dict) else tuple(features.shape)}: omit --native"
         )
     if len(features.shape) == 4:
         features = keras.ops.mean(features, axis=(1, 2))
@@ -52,10 +52,10 @@ def native_body(facts: BackboneFacts) -> Body:
 
 
 def native_backbone(body: Body, facts: BackboneFacts, folder: Path) -> Backbone:
-    """What a native body has become, as a backbone: written to `folder` as a SavedModel and converted.
+    """A tuned native body as a backbone: written to `folder` as a SavedModel and converted.
 
     Raises:
-        TopworkError: its features are not what the body gives.
+        TopworkError: the converted graph's features differ from the body's.
     """
     body.layer.export(folder, verbose=False)
     module = load_module(str(folder), size_px=facts.size_px, range="0..255")
@@ -67,7 +67,7 @@ def native_backbone(body: Body, facts: BackboneFacts, folder: Path) -> Backbone:
 
 
 def _check(body: Body, backbone: Backbone) -> None:
-    """The published features of the graph are those of the body."""
+    """Check that the graph's features equal the body's."""
     from topwork.backbones.engine import Engine
     from topwork.graphs import features as graphs
 
@@ -78,8 +78,8 @@ def _check(body: Body, backbone: Backbone) -> None:
     wanted = np.asarray(body.layer.predict_on_batch(picture[None].astype(np.float32)))[0]
     if found.shape != wanted.shape or np.abs(found - wanted).max() > 1e-3 * max(np.abs(wanted).max(), 1e-6):
         raise TopworkError(
-            f"{facts.handle}: what it has learnt can't be written as a graph: its features would differ. Tune its "
-            "graph instead (leave --native out)"
+            f"{facts.handle}: the tuned model can't be converted to a graph: its features would differ. Tune its "
+            "graph instead (omit --native)"
         )
 
 
@@ -91,7 +91,7 @@ def _saved_model(facts: BackboneFacts) -> Path:
         path = next((file.parent for file in found.rglob("saved_model.pb")), None)
     if path is None:
         raise InputError(
-            f"{facts.handle}: expected a SavedModel to tune natively; this is none: leave --native out, and its "
-            "graph is tuned"
+            f"{facts.handle}: expected a SavedModel to tune natively; this is not one: omit --native to tune its "
+            "graph"
         )
     return path

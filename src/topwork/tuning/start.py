@@ -1,4 +1,4 @@
-"""The head that a tuning begins with: solved on the very features that its tail gives before it learns."""
+"""The initial head of a tuning, solved on the features of the untuned tail."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Array = np.ndarray[Any, Any]
-BOTH = 5000  # images, up to which the head sees each as it is and changed
+BOTH = 5000  # most images for which the head sees each both unchanged and augmented
 
 
 def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
-    """A linear head on features of `graph`, of changed pictures as the network will see them.
+    """Solve a linear head on the features of augmented pictures, as the network will see them.
 
-    Where a network learns from turned pictures, a head that never saw one would begin far off.
+    A head fitted on unchanged pictures only would be far off when training starts on rotated ones.
     """
     random = np.random.default_rng([seed, 0x5747])
     changed = _features(graph, lesson, random)
@@ -54,21 +54,21 @@ def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
     layer = fit.head.layers[0]
     known = np.isfinite(deviation)
     scale = np.where(known, deviation, 1.0).astype(np.float32)
-    # The head's own sharpness: logits by their temperature are what the loss should see.
+    # The loss should see calibrated logits, so the temperature is folded into the head.
     weight = layer.weight * scale[:, None] / fit.head.temperature
     bias = (layer.bias + mean @ layer.weight) / fit.head.temperature
     return Start(mean.astype(np.float32), scale, weight.astype(np.float32), bias.astype(np.float32))
 
 
 def temperature_of(logits: Array, targets: Array, weights: Array) -> float:
-    """The temperature of validation images' logits (M, K), by Laplace's rule: a few that are all right are no proof
-    of certainty."""
+    """The temperature of the validation logits (M, K), smoothed by Laplace's rule: a few images that are all
+    classified correctly don't prove certainty."""
     return fit_temperature(logits, targets, weights, smoothing=1 / (len(targets) + 2))
 
 
 @dataclass(frozen=True, slots=True)
 class HeldScore:
-    """Of validation images, weighted: the log-loss at its own best temperature, and the accuracy."""
+    """Weighted validation log-loss, at the best temperature, and accuracy."""
 
     loss: float
     accuracy: float
@@ -82,12 +82,12 @@ class HeldScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """How much less one's mean log-loss of the same validation images is than another's, and its standard error.
+class LossReduction:
+    """Reduction of the mean validation log-loss, with its standard error.
 
-    The error counts groups, not images: pictures of one thing are right or wrong together (the sandwich estimate for
-    clusters: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models"). It is infinite for
-    a single group.
+    The standard error is clustered by group, since pictures of one object tend to be right or wrong together (the
+    sandwich estimate: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models"). It is
+    infinite for a single group.
     """
 
     loss: float
@@ -95,7 +95,7 @@ class Saved:
 
     @property
     def clear(self) -> bool:
-        """Whether it is more than its standard error, as is asked of what is more complex, or was chosen from many.
+        """Whether it exceeds its standard error, as a more complex or selected model should.
 
         The "one-standard-error rule" of Breiman et al. 1984, "Classification and regression trees", section 3.4.
         """
@@ -108,16 +108,16 @@ class Saved:
     @classmethod
     def of(
         cls, before: Array, after: Array, targets: Array, weights: Array, groups: Array | None = None
-    ) -> Saved:
-        """Of two classifiers' logits (M, K), each at its best temperature; `weights` count the images.
+    ) -> LossReduction:
+        """From two classifiers' logits (M, K), each at its best temperature; `weights` are the images'.
 
-        `groups`: int (M,), the number of each image's group; None where each is alone.
+        `groups`: int (M,), the number of each image's group; None if every image is its own group.
         """
         each = log_losses(before, targets) - log_losses(after, targets)
         shares = weights / weights.sum()
         mean = float(shares @ each)
         deviations, shares = gains_of_groups(each - mean, shares, groups)
-        count = 1 / float(shares @ shares)  # as many as count: Kish 1965
+        count = 1 / float(shares @ shares)  # effective sample size: Kish 1965
         spread = float(deviations @ deviations)
         return cls(mean, math.sqrt(spread * count / (count - 1)) if count > 1 + 1e-9 else math.inf)
 
@@ -132,16 +132,16 @@ def frozen_logits(
     weights: Array,
     tensorboard: Path,
 ) -> Array:
-    """What a head, of the recipe's kind, on frozen features says of validation images that it never saw.
+    """Validation logits, float (M, K), of a head fitted on the frozen features of the training images only.
 
-    Float (M, K), at their best temperature.
+    They are divided by their best temperature.
 
     Args:
         features: of all these images.
-        learn: to fit the head on.
+        learn: the training images.
         held: the validation images; `targets` int64 and `weights` are theirs.
         recipe: `head` has the settings.
-        tensorboard: for the curves of a head that has some.
+        tensorboard: where to write the curves of a head trained by gradient descent.
     """
     none = held.select([])
     fitted = fit_head(features, Splits(learn, none, none), recipe, tensorboard=tensorboard, watch=Silent())
@@ -150,12 +150,12 @@ def frozen_logits(
 
 
 def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:
-    """A learnt head as one affine step on features as they are."""
+    """A tuned head as one affine layer on raw features."""
     return fold_affine(kernel, bias, start.mean, start.deviation)
 
 
 def _features(graph: ov.Model, lesson: Lesson, random: np.random.Generator | None) -> Array:
-    """Of the images to learn from, float32 (N, D), by the engine."""
+    """Features of the training images by the engine, float32 (N, D)."""
     threads = core_count()
     compiled = compile_model(graph, "f32", threads=threads)
     local = threading.local()

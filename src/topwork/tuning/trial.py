@@ -1,4 +1,4 @@
-"""A short trial of a few cuts, on some of the images: which tail makes the most of the same time?"""
+"""A short trial of a few cuts on some of the images: which tail learns most in the same time?"""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from topwork.recipe import FinetuneRecipe, Recipe
 
 Array = np.ndarray[Any, Any]
-IMAGES, HELD = 640, 320  # to learn from and to choose by, at most
+IMAGES, HELD = 640, 320  # the most training and validation images of a trial
 STEPS = (
-    24  # of the largest tail; a smaller one takes as many more as its steps are cheaper, up to `MOST` times
+    24  # of the largest tail; a smaller one gets more, as its steps are cheaper, up to `MOST` times as many
 )
 MOST = 3.0
-TIME_SHARE = 0.12  # of the time allowed: a trial that would take more is left out
+TIME_SHARE = 0.12  # of the time allowed: a trial that would take longer is skipped
 CHOICE, TRIAL = "cut.json", "trial"
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A cut, and the validation loss that its tail came to in the trial (at its own best temperature)."""
+    """A cut and its tail's validation loss in the trial."""
 
     cut: str
-    loss: float
+    loss: float  # at its own best temperature
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Where the tail begins, and what a trial of some places came to, if there was one."""
+    """Where the tail begins, and the trial's results, if there was one."""
 
     cut: Cut | None
     tried: tuple[Tried, ...]
@@ -67,13 +67,13 @@ def choose_cut(
     digest: str,
     watch: Watch,
 ) -> Chosen:
-    """The cut that was asked for; else, of those that the time allows, the one that a trial finds best.
+    """The requested cut; otherwise the affordable cut that a trial finds best.
 
-    How fast this machine is has a part in it, so the choice is kept in `folder` for a tuning of the same `digest`
-    that goes on later. The other arguments are those of `try_cuts`.
+    The choice depends on this machine's speed, so it is saved in `folder` for resuming a tuning with the same
+    `digest`. The other arguments are those of `try_cuts`.
 
     Raises:
-        InputError: no such cut, or none that the disk allows.
+        InputError: there is no such cut, or none fits the allowed disk space.
     """
     settings, facts = recipe.finetune, backbone.facts
     cuts = find_cuts(single, facts.blocks)
@@ -130,22 +130,21 @@ def try_cuts(
     seed: int,
     watch: Watch,
 ) -> tuple[Tried, ...]:
-    """Train each tail for the same time, about, and look at validation images.
+    """Train each tail for about the same time and compare the validation losses.
 
-    All are tried as parts of the largest tail, whose lower layers then stay as they are: so one set of activations
-    is enough. Which layers to tune, found by trying: Kaplun et al. 2023, "Less is more: selective layer finetuning
-    with SubTuning".
+    All are parts of the largest tail with its lower layers frozen, so one set of activations is enough. Choosing
+    the layers to tune by trial: Kaplun et al. 2023, "Less is more: selective layer finetuning with SubTuning".
 
     Args:
-        cuts: the largest tail first.
+        cuts: largest tail first.
         graph: image to features, one view.
         facts: the network's.
-        lesson: rows of `dataset` to learn from and to choose by; its source is not used.
+        lesson: the training and validation rows of `dataset`; its source is not used.
         dataset: all images.
         recipe: the settings of the tuning.
-        folder: for activations; it is removed again.
-        seed: of all that is random.
-        watch: told of the progress.
+        folder: for temporary activations.
+        seed: of all randomness.
+        watch: receives progress.
     """
     import keras
 

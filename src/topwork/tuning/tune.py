@@ -1,8 +1,7 @@
-"""How a network is tuned, top to bottom: from a frozen classifier to the better of it and its tuned self.
+"""Fine-tuning from top to bottom: from a frozen classifier to a tuned one, kept only if it is better.
 
-Tuned and frozen weights are mixed as validation images like best (WiSE-FT: Wortsman et al. 2022, "Robust
-fine-tuning of zero-shot models"), and so are the answers of the tuned network and the frozen one (`blend`); where
-the frozen one alone does better, it stays.
+Tuned and frozen weights are interpolated with the share that does best on validation images (WiSE-FT: Wortsman et
+al. 2022, "Robust fine-tuning of zero-shot models"), and so are the logits of the two networks (`blend`).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from topwork.tuning.learner import Body, Learner, Start, graph_body
 from topwork.tuning.lesson import Lesson, digest_of, held_apart, lesson_of
 from topwork.tuning.loop import fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
-from topwork.tuning.start import HeldScore, Saved, frozen_logits, head_layer, solve_start
+from topwork.tuning.start import HeldScore, LossReduction, frozen_logits, head_layer, solve_start
 from topwork.tuning.trial import Chosen, Tried, choose_cut
 
 if TYPE_CHECKING:
@@ -50,53 +49,44 @@ ACTIVATIONS, NATIVE = "activations", "native"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tuned:
-    """What came of a tuning.
-
-    `better`: whether validation images clearly prefer `classifier` to frozen features, by their loss;
-    `before`, `after`: how both did on them; `saved`: how sure the difference is. `mix`: the share of the tuned
-    weights in the tuned network, 0 to 1.
-    `share`: the tuned network's share of the classifier's answers; 1 where the frozen one is not run beside it.
-    `cut`: where the tail begins; None where the whole network learnt. `tried`: the cuts of a trial, if there was
-    one. `epochs`: how many were planned. `learn`, `held`: the images it learnt from, and the validation images;
-    `held_probabilities`, float (M, K): what the classifier says of those.
-    """
+    """The result of a tuning."""
 
     classifier: Classifier
-    better: bool
-    before: HeldScore
-    after: HeldScore
-    saved: Saved
-    mix: float
-    share: float
-    cut: Cut | None
-    tried: tuple[Tried, ...]
+    better: bool  # whether its validation loss is clearly lower than the frozen features'
+    before: HeldScore  # frozen features on the validation images
+    after: HeldScore  # `classifier` on them
+    saved: LossReduction  # from `before` to `after`
+    mix: float  # share of the tuned weights in the tuned network, 0 to 1
+    share: float  # of the tuned network in the logits; 1: the frozen one is not run beside it
+    cut: Cut | None  # where the tail begins; None: the whole network was tuned
+    tried: tuple[Tried, ...]  # the cuts of a trial, if there was one
     history: tuple[Epoch, ...]
-    epochs: int
-    learn: Dataset
-    held: Dataset
-    held_probabilities: Array
+    epochs: int  # planned
+    learn: Dataset  # the training images
+    held: Dataset  # the validation images
+    held_probabilities: Array  # of `classifier` for them, float (M, K)
     seconds: dict[str, float]
 
 
 def tune(
     frozen: Classifier, features: Features, splits: Splits, recipe: Recipe, *, folder: Path, watch: Watch
 ) -> Tuned:
-    """Tune the network of a classifier on the images it learnt from; look at no test image.
+    """Tune a classifier's network on its training images; no test image is used.
 
-    Above it learns a head on the last layer's features alone. The roots of all stages' features, on which frozen
-    heads do best, are steep near 0: networks hardly learn through them (docs/benchmarks.md).
+    The tuned network's head uses the last layer's features alone. Square roots of all stages' features, on which
+    frozen heads do best, are steep near 0: networks hardly learn through them (docs/benchmarks.md).
 
     Args:
-        frozen: what it begins with, and is measured against.
-        features: its features, of all images of `splits`.
-        splits: train, and, where there is one, validation: images that can be read.
+        frozen: the classifier to start from and to compare with.
+        features: its features for all images of `splits`.
+        splits: the training part and, if any, the validation part: readable images.
         recipe: `finetune` has the settings.
-        folder: for what is kept while it runs: activations, checkpoint, curves.
-        watch: told of the progress.
+        folder: for activations, checkpoint and curves.
+        watch: receives progress.
 
     Raises:
-        InputError: too few images, no such cut, or too little disk for what was asked.
-        TopworkError: the disk is full; an operator that can't be trained.
+        InputError: too few images, no such cut, or too little disk space allowed.
+        TopworkError: the disk is full, or an operator can't be trained.
     """
     began = time.perf_counter()
     settings, facts, seed = recipe.finetune, frozen.backbone.facts, recipe.split.seed
@@ -132,12 +122,12 @@ def tune(
         )
         assert chosen.cut is not None
         watch.say(
-            f"tuning what comes after {chosen.cut.name}: {100 * chosen.cut.tail_share:.0f} % of the network's work; "
-            f"what comes before is run once, for {settings.views} views of {len(both)} images"
+            f"tuning the layers after {chosen.cut.name}: {100 * chosen.cut.tail_share:.0f} % of the network's work; "
+            f"those before run once, for {settings.views} views of {len(both)} images"
         )
         prefix, tail = split_at(single, chosen.cut, last=True)
         lesson = dataclasses.replace(lesson, source=_store(both, prefix, facts, recipe, folder, watch))
-    watch.say("solving the head that the tuning begins with")
+    watch.say("solving the initial head")
     start = solve_start(tail, lesson, seed=seed)
     body = native_body(facts) if settings.native else graph_body(tail, settings, depth=depths(single))
     learner, state, first = _learn(body, start, lesson, recipe, tail, folder, began, watch)
@@ -147,7 +137,7 @@ def tune(
     )
     watch.say(f"the tuned network on them: {HeldScore.of(logits, held_targets, weights)}")
     if blend.share < 1:
-        watch.say(f"the frozen one beside it, with {100 - 100 * blend.share:.0f} % of the say: {blend.score}")
+        watch.say(f"blended with {100 - 100 * blend.share:.0f} % of the frozen one: {blend.score}")
     layer = head_layer(start, *(np.asarray(w) for w in learner.weights()[-2:]))
     if settings.native:
         backbone = native_backbone(body, facts, folder / NATIVE)
@@ -155,7 +145,7 @@ def tune(
     else:
         classifier = assembled(frozen, single, prefix, patch(tail, body.layer), chosen.cut, layer, blend)
     groups = np.array(group_numbers(held))
-    saved = Saved.of(as_frozen, blend.logits / blend.temperature, held_targets, weights, groups)
+    saved = LossReduction.of(as_frozen, blend.logits / blend.temperature, held_targets, weights, groups)
     watch.say(f"against frozen features: {saved}")
     return Tuned(
         classifier=classifier,
@@ -222,7 +212,7 @@ def _learn(
         epochs = affordable_epochs(settings, epoch_s=epoch_s, spent_s=spent_s)
         if epochs < settings.epochs:
             watch.say(
-                f"an epoch takes {epoch_s:.0f} s, and {spent_s / 60:.1f} of {settings.minutes:g} minutes are over: "
+                f"an epoch takes {epoch_s:.0f} s, and {spent_s / 60:.1f} of {settings.minutes:g} minutes are used: "
                 f"{epochs} of {settings.epochs} epochs"
             )
     learner.steps = epochs * a_epoch
@@ -241,21 +231,21 @@ def _learn(
 
 
 def _planned(checkpoint: Path, digest: str) -> int | None:
-    """How many epochs a tuning that was broken off had planned; None where there was none."""
+    """How many epochs an interrupted tuning had planned; None if there is none."""
     state = load_state(checkpoint, digest=digest)
     if state is None and checkpoint.exists():
         raise InputError(
-            f"{checkpoint}: expected the checkpoint of this tuning; it is of one with other settings or photos, or "
-            "damaged: leave the settings away to go on with that one, or --resume to begin anew"
+            f"{checkpoint}: expected the checkpoint of this tuning; it has other settings or photos, or is damaged: "
+            "omit the settings to resume that tuning, or omit --resume to start over"
         )
     return state.epochs if state else None
 
 
 def _mix(learner: Learner, lesson: Lesson, first: list[Array], state: State) -> tuple[float, Array]:
-    """Give the learner the best mix of first and best weights; its share, and its validation logits.
+    """Set the learner to the best mix of initial and tuned weights; return its share and its validation logits.
 
-    Each is judged on validation images by its log-loss at its own best temperature: smoothed labels make a network
-    less sure than it should be, which is no fault.
+    Each mix is judged by its validation log-loss at its own best temperature, so that underconfidence caused by
+    label smoothing doesn't count against it.
     """
     targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
 

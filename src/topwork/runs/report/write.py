@@ -23,9 +23,7 @@ from topwork.runs.report.thumbnails import jpeg, made, small
 MAPS = 60  # mistakes of which it is shown where the network looked
 
 
-def write_report(
-    run: str | Path, data: Dataset | str | Path | None = None, *, watch: Watch | None = None
-) -> Path:
+def report(run: str | Path, data: Dataset | str | Path | None = None, *, watch: Watch | None = None) -> Path:
     """Write `report.html` into a run's folder; what is there is replaced.
 
     Args:
@@ -89,3 +87,6 @@ def _mistakes(content: Content) -> dict[str, str]:
     """The surest mistakes, and what each was called."""
     wrong = [shot for shot in content.shots if shot.wrong][:MAPS]
     return {shot.id: shot.prediction for shot in wrong}
+
+
+write_report = report
