@@ -122,7 +122,7 @@ def test_the_command(call: Topwork, faulty: Path, tmp_path: Path) -> None:
     assert {p.name for p in out.iterdir()} == {"audit.html", "audit.json", "fixes.csv"}
     code, text, _ = call("audit", faulty, "--json", "--size", SIZE_PX)
     assert json.loads(text)["counts"]["duplicate"] == 1
-    one_line(call("audit", faulty, "--out", out, "--size", SIZE_PX), "holds fixes already")
+    one_line(call("audit", faulty, "--out", out, "--size", SIZE_PX), "already holds fixes")
     one_line(call("audit", faulty, "--out", faulty, "--size", SIZE_PX), "expected a new or empty folder")
     one_line(call("audit", tmp_path / "nothing"), "nothing")
 

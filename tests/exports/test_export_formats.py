@@ -149,7 +149,7 @@ def test_the_command(call: Topwork, run: Run, tmp_path: Path) -> None:
     code, out, _ = call("export", run.path, "--format", "openvino", "--out", tmp_path / "b", "--json")
     told = json.loads(out)
     assert (code, told["parity"]["holds"], told["contents"]["input"]) == (0, True, "sized")
-    one_line(call("export", run.path, "--format", "openvino", "--out", tmp_path / "b"), "is there already")
+    one_line(call("export", run.path, "--format", "openvino", "--out", tmp_path / "b"), "already exists")
 
 
 def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_no_image_in_common(listed: Lists) -> None:
     refused(
         a,
         b,
-        f"{a} and {b} have no test image in common (1 and 2 of their own): train both on the same photos",
+        f"{a} and {b} have no test image in common (they have 1 and 2): train both on the same photos",
     )
 
 

@@ -285,7 +285,7 @@ def test_ctrl_c_before_the_first_epoch_says_how_to_go_on(frozen: Path, tmp_path:
         process.send_signal(signal.SIGINT)
         code, _, err = finished(process)
     assert code == 130
-    assert err.splitlines()[-1] == (f"topwork: stopped; topwork finetune {run} --resume goes on from there")
+    assert err.splitlines()[-1] == (f"topwork: stopped; to resume: topwork finetune {run} --resume")
     shutil.rmtree(run / WORK)
     assert contents(run) == before
 

@@ -355,12 +355,12 @@ def test_a_run_that_changes_is_loaded_anew_if_it_is_whole(
             time.sleep(0.1)
         code, err = server.stop()
     assert code == 0
-    assert "not loaded anew, the one of before goes on" in err
+    assert "reload failed; the previous model stays" in err
 
 
 def test_what_cannot_be_served(call: Topwork, run: Run, tmp_path: Path) -> None:
     one_line(call("serve", tmp_path), "expected a folder that `topwork train` wrote")
-    one_line(call("serve", run.path, run.path, "--port", 0), "another run is called 'shapes', too; name it")
+    one_line(call("serve", run.path, run.path, "--port", 0), "another run is also called 'shapes'; give this one a name")
     (tmp_path / "token").write_text("\n", encoding="utf-8")
     one_line(call("serve", run.path, "--token-file", tmp_path / "token"), "it is empty")
     with socket.create_server(("127.0.0.1", 0)) as taken:

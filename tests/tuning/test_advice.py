@@ -137,16 +137,14 @@ def test_too_few_images(backbone: Backbone, recipe: Recipe, tmp_path: Path) -> N
     with pytest.raises(InputError) as told:
         advise(photos, recipe=recipe)
     assert str(told.value) == (
-        f"{photos}: expected at least 2 training images of every class, one to learn from and one to check by; "
+        f"{photos}: expected at least 2 training images of every class, one to train on and one to hold out; "
         "'circle' has 1 that can be read: add some, or leave the class out"
     )
 
 
 def test_one_class(recipe: Recipe, shapes: Path) -> None:
     circles = tuple(e for e in load(shapes) if e.label == "circle")
-    with pytest.raises(
-        InputError, match=r"round: expected two classes or more to tell apart; got 1: put each class's"
-    ):
+    with pytest.raises(InputError, match=r"round: expected at least two classes; got 1: put each class's"):
         advise(Dataset(circles, ("circle",), "round"), recipe=recipe)
 
 
@@ -154,7 +152,7 @@ def test_one_group(recipe: Recipe, tmp_path: Path) -> None:
     photos = load(write_shapes(tmp_path / "photos", 4))
     grouped = tuple(dataclasses.replace(e, group="the same") for e in photos)
     with pytest.raises(
-        InputError, match=r"of two groups or more, .* all 12 are of one group: add images of anot"
+        InputError, match=r"of at least two groups, .* all 12 are of one group: add images of anot"
     ):
         advise(Dataset(grouped, SHAPES, "one"), recipe=recipe)
 

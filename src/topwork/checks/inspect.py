@@ -23,7 +23,8 @@ from topwork.data.split import Splits, folds
 from topwork.features.extract import Features
 from topwork.heads.fit import Fitted, fold_count
 from topwork.heads.head import softmax
-from topwork.heads.linear import fit_linear
+from topwork.heads.linear import choose, moments, standardise
+from topwork.heads.logistic import Basis
 from topwork.parallel import core_count
 from topwork.recipe import Recipe
 from topwork.storage.results import remembered
@@ -35,7 +36,7 @@ STRENGTHS = (0.1, 0.01, 1e-3)
 BUSY = 1.5  # of the cores: the load from which on other work is in the way; an audit's own is 1 at most
 AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
 Array = np.ndarray[Any, np.dtype[Any]]
-METHOD = 1  # of `unseen_probabilities`; counts up whenever its numbers may change
+METHOD = 2  # of `unseen_probabilities`; counts up whenever its numbers may change
 LEAST = 20  # images, before labels are doubted
 
 
@@ -69,22 +70,25 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
 def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
     from threadpoolctl import threadpool_limits
 
-    for turn in range(AGAIN):
-        with threadpool_limits(threads(len(x)), user_api="blas"):
-            fit = fit_linear(
-                x,
+    with threadpool_limits(threads(len(x)), user_api="blas"):
+        mean, deviation = moments(x, weights)
+        basis = Basis.of(standardise(x, mean, deviation), weights)  # half of the work: the same for each turn
+        for turn in range(AGAIN):
+            chosen = choose(
+                basis,
                 targets,
                 class_count=class_count,
                 weights=weights,
                 folds=fold_of,
+                validation=None,
                 strengths=STRENGTHS,
             )
-        probabilities = softmax(fit.held_out_logits, fit.head.temperature)
-        doubted = [doubt.row for doubt in doubted_labels(targets, probabilities)]
-        if not doubted or turn + 1 == AGAIN:
-            break
-        weights = weights.copy()
-        weights[doubted] *= 1e-6  # as good as left out; but the folds need every image
+            probabilities = softmax(chosen.held_out_logits, chosen.temperature)
+            doubted = [doubt.row for doubt in doubted_labels(targets, probabilities)]
+            if not doubted or turn + 1 == AGAIN:
+                break
+            weights = weights.copy()
+            weights[doubted] *= 1e-6  # as good as left out; but the folds need every image
     return probabilities
 
 

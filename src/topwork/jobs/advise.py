@@ -1,4 +1,4 @@
-"""Tell whether fine-tuning would pay, before it is done: the command `advise`."""
+"""Predict whether fine-tuning would pay: the command `advise`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from topwork.recipe import Recipe
 from topwork.tuning.advice.advice import Advice, predict
 from topwork.tuning.advice.evidence import STEPS, evidence
 
-TIMED = 16  # images that the network is timed on
-TIMED_S = 1.0  # and the seconds that this may take, once it is compiled
+TIMED = 16  # images on which the network's speed is measured
+TIMED_S = 1.0  # seconds that this takes, after compilation
 VIEWS = {"one": 1, "flip": 2, "dihedral": 8}
 
 
 def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: Watch | None = None) -> Advice:
-    """Tell whether to tune: extract features only, tune the tail, or tune all.
+    """Advise whether to fine-tune: keep the network frozen, tune its tail, or tune all of it.
 
-    The features are computed once and kept, so that a training after it finds them there. The test part is not
-    looked at.
+    The features are computed once and stored, so a later training reuses them. The test part is not used.
 
     Args:
-        data: a dataset, or what `topwork.load` takes.
-        recipe: the settings that a training would have; None for the defaults.
-        watch: told of the progress.
+        data: a dataset, or anything that `topwork.load` takes.
+        recipe: the settings of the training; None for the defaults.
+        watch: receives progress.
 
     Raises:
-        InputError: the data or a setting is wrong, or there are too few images.
+        InputError: the data or a setting is invalid, or there are too few images.
         TopworkError: the features can't be stored.
 
     >>> advice = advise("photos")  # doctest: +SKIP
@@ -49,10 +48,10 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
     recipe, watch = recipe or Recipe(), watch or Silent()
     wanted, clock = recipe.split, Clock()
     dataset = dataset_of(data, recipe)
-    splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # errors before work
+    splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # fail before the work
     backbone = backbone_for(recipe, watch)
     with features_of(dataset, backbone, recipe, watch, clock) as features:
-        if wanted.copies:  # split as a training splits them
+        if wanted.copies:  # split as in training
             features = checked_of(features, watch, clock).features
         splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
         return advise_on(features, splits, backbone, recipe=recipe, watch=watch)
@@ -61,14 +60,14 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
 def advise_on(
     features: Features, splits: Splits, backbone: Backbone, *, recipe: Recipe, watch: Watch
 ) -> Advice:
-    """`advise`, for images whose features are there and that were split.
+    """`advise`, for images that are already split and have features.
 
     Args:
         features: of all images of `splits`, in an open store.
-        splits: train, and validation if there is one; the test is not looked at.
+        splits: the training part and, if any, the validation part; the test part is not used.
         backbone: the network.
         recipe: the settings of the training.
-        watch: told of the progress.
+        watch: receives progress.
 
     Raises:
         InputError: there are too few images.
@@ -89,10 +88,10 @@ def advise_on(
 
 
 def measure_speed(backbone: Backbone, dataset: Dataset) -> float:
-    """Images a second that the engine runs forward on this machine, in f32, one view each; decoding not counted."""
+    """Forward passes per second of the engine on this machine, in f32, one view each; decoding excluded."""
     pixels = _some_pixels(backbone, dataset)
     infer = Engine(replace(backbone, facts=replace(backbone.facts, precision="f32")))
-    infer(pixels[0])  # compiles
+    infer(pixels[0])  # compile
     done, began = 0, time.perf_counter()
     while not done or time.perf_counter() - began < TIMED_S:
         with closing(stream(infer, pixels, workers=infer.workers)) as results:
@@ -105,12 +104,12 @@ def _some_pixels(backbone: Backbone, dataset: Dataset) -> list[Pixels]:
     for example in dataset:
         try:
             found.append(decode(example.image.read(), facts.size_px, fit=facts.fit))
-        except (ImageError, OSError):  # gone since its features were computed
+        except (ImageError, OSError):  # removed since its features were computed
             continue
         if len(found) == TIMED:
             break
     if not found:
         raise TopworkError(
-            f"{dataset.name}: no image can be read any more; expected those that were just read: put the images back"
+            f"{dataset.name}: no image can be read any more; expected those read before: put the images back"
         )
     return found

@@ -1,4 +1,4 @@
-"""Look a data set over before anything is learnt from it: `audit` finds what is wrong, and changes nothing."""
+"""Check a data set before training: `audit` finds problems and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def audit(
     recipe: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Audit:
-    """Find files that can't be read, copies, leaks, wrong labels, odd pictures, and classes too small.
+    """Find unreadable files, near-duplicates, leaks, mislabelled pictures, outliers and classes that are too small.
 
-    Nothing in the user's folder is changed. With `out`, a new or empty folder, `audit.html`, `audit.json` and
-    `fixes.csv` are written there: to look at, for programs, and to be edited and given to `train`.
+    Nothing in the user's folder is changed. With `out`, a new or empty folder, `audit.html` (for people),
+    `audit.json` (for programs) and `fixes.csv` (to edit and pass to `train`) are written there.
 
     Args:
-        data: a data set, or what `topwork.load` takes.
-        out: where the files go; None for none.
-        recipe: the settings; of them the network's, the folds and the seed are used.
-        watch: told of the progress.
+        data: a data set, or anything that `topwork.load` takes.
+        out: where to write the files; None writes none.
+        recipe: the settings, of which the network's, the folds and the seed are used.
+        watch: receives progress.
 
     Raises:
-        InputError: the data, the folder or a setting is wrong.
+        InputError: the data, the folder or a setting is invalid.
 
     >>> audit("photos").counts()  # doctest: +SKIP
     {'unreadable': 1, 'leak': 0, 'conflict': 2, 'mislabelled': 7, ...}
@@ -79,7 +79,7 @@ def _folder(out: str | Path | None) -> Path | None:
         raise InputError(f"{folder}: expected a folder to write to; {error.strerror}") from None
     if FIXES in held:
         raise InputError(
-            f"{folder}: holds fixes already, which may have been edited; choose another --out, or remove "
+            f"{folder}: already holds fixes, which may have been edited; choose another --out, or remove "
             f"{folder / FIXES}"
         )
     if others := held - {AUDIT, AUDIT_PAGE}:

@@ -1,4 +1,4 @@
-"""Where a job's seconds go."""
+"""Timing of a job's steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds by the name of a step, and in total since it was made."""
+    """Seconds per named step, and in total since its creation."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -23,7 +23,7 @@ class Clock:
             self._steps[name] = time.perf_counter() - began
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Steps that another clock took; their total is in this one's already."""
+        """Add the steps of another clock, whose total this one already includes."""
         self._steps |= {name: s for name, s in seconds.items() if name != "total"}
 
     def seconds(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Two runs on the test images that both have: which is better, how sure that is, and which pictures flipped."""
+"""Comparison of two runs on their common test images: accuracies, significance, and changed predictions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from topwork.errors import InputError
 from topwork.evaluation.significance import Interval, PairedComparison, mcnemar, wilson
 from topwork.runs.record import RunImage, images_of
 
-NAMED = 5  # of the classes that only one run has
+NAMED = 5  # most classes that a message lists
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A test image that the two runs call by different names, with the probability that each gave its own answer."""
+    """A test image for which the two runs predict different classes."""
 
     id: str
     label: str
     before: str
     after: str
-    probability_before: float
-    probability_after: float
+    probability_before: float  # of `before`, by the first run
+    probability_after: float  # of `after`, by the second run
 
     @property
     def kind(self) -> str:
@@ -36,28 +36,22 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Run `b` less run `a` on their `n` common test images; accuracies in 0..1, intervals 95 %.
-
-    `comparison`: McNemar's test and the interval of the difference, b's accuracy less a's: its own "A" is run `b`.
-    Images of one group, by b's list, count as one.
-    `only_in_a`, `only_in_b`: test images that one run alone has, and that don't count. `flips`: the surest answer of
-    `b` first.
-    """
+    """Run `b` compared with run `a`; accuracies in 0..1, intervals 95 %."""
 
     a: str
     b: str
-    n: int
-    only_in_a: int
+    n: int  # common test images
+    only_in_a: int  # test images of one run alone, which don't count
     only_in_b: int
     accuracy_a: float
     accuracy_b: float
     interval_a: Interval
     interval_b: Interval
-    comparison: PairedComparison
-    flips: tuple[Flip, ...]
+    comparison: PairedComparison  # b's accuracy minus a's (its "A" is run `b`); images of one group of b count as one
+    flips: tuple[Flip, ...]  # by falling probability of `b`'s prediction
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; there, `comparison`'s `only_a` and `only_b` count what run `a` or `b` alone got right."""
+        """For JSON, where `only_a` and `only_b` count the images that run `a` or `b` alone got right."""
         found = self.comparison
         return {
             **asdict(self),
@@ -68,25 +62,25 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A run's images: all of them, those it tested on by their SHA-256, and those it learned from."""
+    """A run's images."""
 
     name: str
-    rows: tuple[RunImage, ...]
-    tests: dict[bytes, RunImage]
-    learnt: frozenset[bytes]
+    rows: tuple[RunImage, ...]  # all
+    tests: dict[bytes, RunImage]  # the test images by SHA-256
+    learnt: frozenset[bytes]  # SHA-256 of the training and validation images
 
     def near_learnt(self, learnt: frozenset[bytes]) -> frozenset[bytes]:
-        """The images of `learnt`, and those that share a group with one of them by this run's list."""
+        """The images of `learnt`, and those in a group with one of them in this run."""
         groups = {row.group for row in self.rows if row.group and row.key in learnt}
         return learnt | {row.key for row in self.rows if row.group in groups}
 
 
 def diff(a: str | Path, b: str | Path) -> Difference:
-    """Compare two runs on the images that both tested on, known by their bytes.
+    """Compare two runs on their common test images, matched by their bytes.
 
     Raises:
-        InputError: no run, classes or labels that differ, no common test image; or one run learned from images, or
-            from copies of images, that the other tests on.
+        InputError: not a run; different classes or labels; no common test image; or one run trained on test images
+            of the other, or on near-duplicates of them.
     """
     first, second = _listed(a), _listed(b)
     _check_classes(first, second)
@@ -95,7 +89,7 @@ def diff(a: str | Path, b: str | Path) -> Difference:
     common = [key for key in first.tests if key in second.tests]
     if not common:
         raise InputError(
-            f"{a} and {b} have no test image in common ({len(first.tests)} and {len(second.tests)} of their own): "
+            f"{a} and {b} have no test image in common (they have {len(first.tests)} and {len(second.tests)}): "
             "train both on the same photos with the same --seed and --test"
         )
     pairs = [(first.tests[key], second.tests[key]) for key in common]
@@ -153,15 +147,15 @@ def _check_classes(first: _Listed, second: _Listed) -> None:
 
 
 def _check_leak(tester: _Listed, learner: _Listed) -> None:
-    """Refuse a `learner` that learned from a test image of `tester`, or from a copy of one by either's groups."""
-    # What leaks within both runs, by splits that were given, is no advantage of one of them.
+    """Refuse a `learner` trained on a test image of `tester`, or on one in its group by either run."""
+    # Leaks within both runs, from given splits, give neither an advantage.
     both = tester.near_learnt(tester.learnt) & learner.tests.keys()
     leaks = learner.near_learnt(learner.learnt) | tester.near_learnt(learner.learnt)
     leaked = [row.id for key, row in tester.tests.items() if key in leaks and key not in both]
     if leaked:
         raise InputError(
             f"{learner.name} learned from {len(leaked)} of the {len(tester.tests)} test images of {tester.name}, or "
-            f"from copies of them, such as {leaked[0]!r}: a comparison would flatter it; train both with the same "
+            f"from copies of them, such as {leaked[0]!r}: the comparison would favour it; train both with the same "
             "--seed, --test, --copies and --group-by"
         )
 

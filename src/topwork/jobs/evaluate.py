@@ -13,8 +13,8 @@ from topwork.progress import Silent, Watch
 def score_dataset(
     classifier: Classifier, dataset: Dataset, *, strict: bool = False, watch: Watch | None = None
 ) -> Scored:
-    """`score`, from the images on; features that are in the store are not computed again."""
-    targets_for(classifier, dataset)  # before the work, not after
+    """`score` for a data set; stored features are reused."""
+    targets_for(classifier, dataset)  # fail before the work
     watch = watch or Silent()
     if note := precision_note(classifier.backbone.facts):
         watch.say(note)

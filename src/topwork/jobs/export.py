@@ -1,4 +1,4 @@
-"""From a run or a module to another program's format; and the proof that the file says what the run says."""
+"""Export of a run or a module to another format, with a check that the file predicts the same as the run."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from topwork.recipe import ExportFormat, ExportInput, ExportPrecision, PixelChoi
 if TYPE_CHECKING:
     import openvino as ov
 
-COVERAGES = (0.8, 0.9, 0.95, 0.99)  # of the prediction sets whose limits are written into the file
+COVERAGES = (0.8, 0.9, 0.95, 0.99)  # of the prediction sets whose thresholds are written into the file
 PARITY = ".parity.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The file or folder at `path`; and how it compares with the run, None for the backbone alone."""
+    """An exported file or folder."""
 
     path: Path
-    parity: Parity | None
+    parity: Parity | None  # comparison with the run; None for the backbone alone
     contents: Contents | None
 
 
@@ -51,26 +51,27 @@ def export(
     input: ExportInput = "sized",
     data: Dataset | str | Path | None = None,
 ) -> Exported:
-    """Write a run's whole classifier to the new file or folder `out`, and compare it with the run.
+    """Write a run's complete classifier to the new file or folder `out`, and compare it with the run.
 
-    The file takes `image`, uint8 RGB in [0, 255], and gives `probabilities` (N, K) and, with a rule for "none of
-    these", `novelty` (N, 1), above 1 for such a picture. What the network wants of the values, the temperature and
-    the rule are inside; class names and the rest (`Contents`) are in the file's own place for such things. It is run
-    at once in its own runtime, on up to 200 of the run's photos, and `OUT.parity.json` says what came.
+    The file takes `image`, uint8 RGB in [0, 255], and returns `probabilities` (N, K) and, with a rule for "none of
+    these", `novelty` (N, 1), above 1 for an out-of-distribution picture. Pixel scaling, temperature and rule are
+    part of the graph; class names and other facts (`Contents`) are in the format's metadata. The file is run in its
+    own runtime on up to 200 of the run's photos, and `OUT.parity.json` reports the differences.
 
     Args:
         run: a folder that `train` wrote.
-        out: what must not be there yet.
+        out: the file or folder to create; it must not exist.
         format: "openvino", "onnx", "savedmodel", "litert", "keras"; or "tfhub": the backbone alone, as a reusable
-            TF2 SavedModel that gives its last layer, (N, D), for float32 (N, S, S, 3) pictures in [0, 1].
-        precision: what weights are stored in; "int8": convolutions computed so, too.
-        input: "sized": pictures (N, S, S, 3), made so by the receiver; "any": one picture (1, H, W, 3) of any size.
+            TF2 SavedModel that returns its last layer, (N, D), for float32 (N, S, S, 3) pictures in [0, 1].
+        precision: of the stored weights; with "int8", convolutions are computed in it, too.
+        input: "sized": pictures (N, S, S, 3), resized by the caller; "any": one picture (1, H, W, 3) of any size.
         data: the run's photos; None for where they were.
 
     Raises:
-        InputError: no run, an unknown format, what the format can't hold, `out` is taken, or the photos are gone.
+        InputError: not a run, an unknown format, an option that the format doesn't support, `out` exists, or the
+            photos are missing.
         MissingExtra: a package that the format needs is not installed.
-        TopworkError: the file doesn't say what the run says: it stays, with its figures beside it.
+        TopworkError: the file's predictions differ from the run's; the file and its figures are kept.
     """
     classifier = Classifier.load(run)
     if format == "tfhub":
@@ -95,15 +96,15 @@ def export(
     if not parity.holds:
         raise TopworkError(
             f"{path}: differs from {run} on {parity.images} pictures: the class is the same in "
-            f"{parity.agreement:.1%} ({parity.allowed[1]:.0%} at least){_of_rejection(parity)}, probabilities differ "
-            f"by up to {parity.gap:.2g} ({parity.allowed[0]:.2g} at most); don't ship it; its figures are in "
+            f"{parity.agreement:.1%} (required: {parity.allowed[1]:.0%}){_of_rejection(parity)}, probabilities differ "
+            f"by up to {parity.gap:.2g} (allowed: {parity.allowed[0]:.2g}); don't ship it; its figures are in "
             f"{path.name}{PARITY}; {_mend(classifier, precision)}"
         )
     return Exported(path, parity, contents)
 
 
 def contents_of(classifier: Classifier, *, precision: str, input: ExportInput) -> Contents:
-    """What a receiver must know of a classifier."""
+    """The facts about a classifier that a user of the exported file needs."""
     facts, rule, calibration = classifier.backbone.facts, classifier.novelty, classifier.calibration
     scored = calibration is not None and calibration.images > 0
     return Contents(
@@ -123,8 +124,8 @@ def contents_of(classifier: Classifier, *, precision: str, input: ExportInput) -
 
 
 def whole_graph(classifier: Classifier) -> ov.Model:
-    """`image` uint8 (1, S, S, 3) → `probabilities`, `novelty`; the names of nodes that aren't the backbone's begin
-    with `HEAD`."""
+    """`image` uint8 (1, S, S, 3) → `probabilities`, `novelty`; names of nodes outside the backbone start with
+    `HEAD`."""
     import openvino as ov
 
     facts, rule = classifier.backbone.facts, classifier.novelty
@@ -147,7 +148,7 @@ def whole_graph(classifier: Classifier) -> ov.Model:
 
 
 def _mend(classifier: Classifier, precision: str) -> str:
-    """Averages of early stages, many of them almost 0 and then taken the root of, are what rounding moves most."""
+    """What to try. Rounding affects early stages most: many averages are almost 0, and roots are taken of them."""
     mend = "try another --precision or --format"
     stages = precision != "f32" and classifier.blocks != (LAST,)
     return f"{mend}, or train with --features last, which rounding moves less" if stages else mend
@@ -185,25 +186,25 @@ def _backbone(classifier: Classifier, run: str | Path, out: Path) -> Path:
 
 
 def _free(out: Path, kind: Format) -> Path:
-    """Where the export goes: nothing is there yet."""
+    """The path of the export, where nothing exists yet."""
     if kind.suffix and not out.suffix:
         out = out.with_name(out.name + kind.suffix)
     if kind.suffix and out.suffix != kind.suffix:
         raise InputError(f"{out}: a file of the format {kind.name} ends in {kind.suffix}; rename --out")
     taken = next((p for p in (out, out.with_name(out.name + PARITY)) if p.exists()), None)
     if taken is not None:
-        raise InputError(f"{taken}: is there already, and nothing is overwritten; choose another --out")
+        raise InputError(f"{taken}: already exists, and nothing is overwritten; choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{out}: its folder can't be made ({error.strerror}); choose another --out"
+            f"{out}: its folder can't be created ({error.strerror}); choose another --out"
         ) from None
     return out
 
 
 def _write(code: Any, kind: Format, graph: ov.Model, contents: Contents, path: Path, chosen: Chosen) -> None:
-    """Beside its place, then moved: what is at `path` is whole."""
+    """Write to a temporary folder, then move, so that `path` is always complete."""
     options: dict[str, Any] = {}
     if contents.input == "any" and kind.name in ("savedmodel", "litert"):
         options["resize"] = resizer(contents)

@@ -1,7 +1,7 @@
-"""Tune the network of a run: `finetune` takes a run's folder, and leaves it better or as it was, and says which.
+"""Fine-tune a run's network: `finetune` replaces the run's classifier only if the tuned one is better.
 
-The frozen classifier stays in `frozen/`. Which of the two the run holds, validation images decide; the test images
-are looked at once more, by both, to say how they compare.
+The frozen classifier stays in `frozen/`. Validation images decide which of the two the run keeps; the test images
+are used once more, to compare both.
 """
 
 from __future__ import annotations
@@ -42,25 +42,20 @@ if TYPE_CHECKING:
     from topwork.tuning.tune import Tuned
 
 FROZEN = "frozen"
-MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last: where it is, all is
+MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last: it marks the folder as complete
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finetuned:
-    """What a tuning came to, and which classifier the run holds now.
-
-    `kept`: whether that is the tuned one; else it holds what it held, the frozen one or, `tuned_before`, that of an
-    earlier tuning. `verdict`: frozen and tuned on the same test images; None without any.
-    `frozen`, `test`: the scores of the frozen and of the tuned classifier on them.
-    """
+    """The result of fine-tuning a run."""
 
     path: Path
-    kept: bool
-    tuned_before: bool
+    kept: bool  # whether the run now holds the tuned classifier; else its classifier is unchanged
+    tuned_before: bool  # whether the run already held the result of an earlier tuning
     tuned: Tuned
-    verdict: Verdict | None
-    frozen: Scored | None
-    test: Scored | None
+    verdict: Verdict | None  # frozen against tuned on the test images; None if there are none
+    frozen: Scored | None  # the frozen classifier's test scores
+    test: Scored | None  # the tuned classifier's test scores
     seconds: dict[str, float]
 
 
@@ -72,19 +67,19 @@ def finetune(
     resume: bool = False,
     watch: Watch | None = None,
 ) -> Finetuned:
-    """Tune the network of a run on the images that the run learnt from.
+    """Fine-tune a run's network on the run's training images.
 
     Args:
         run: a folder that `train` wrote.
         data: the same photos; None for where they were.
-        recipe: the settings; None for the run's own, or with `resume` those of the tuning that was broken off.
-            A mode of "head" or "auto" means "tail" here.
-        resume: go on with a tuning that was broken off, if there is one.
-        watch: told of the progress.
+        recipe: the settings; None for the run's own or, with `resume`, those of the interrupted tuning. A mode of
+            "head" or "auto" means "tail" here.
+        resume: continue an interrupted tuning, if there is one.
+        watch: receives progress.
 
     Raises:
-        InputError: no run, not its photos, a wrong setting, or another than what is to be gone on with.
-        TopworkError: the disk is full, or the network has an operator that can't be trained. The run is as it was.
+        InputError: not a run, other photos, an invalid setting, or a different one from the interrupted tuning's.
+        TopworkError: the disk is full, or an operator can't be trained. The run is unchanged.
         MissingExtra: no framework is installed.
 
     >>> finetune("run").verdict.sentence  # doctest: +SKIP
@@ -111,7 +106,7 @@ def _finetune(
         )
     )
     from topwork.evaluation.verdict import judge
-    from topwork.tuning.tune import tune  # loads the framework: after what is quick to find wrong
+    from topwork.tuning.tune import tune  # loads the framework, so only after the quick checks
 
     with open_store(frozen.backbone.facts) as store:
         with watch.bar("features", len(dataset)) as progress:
@@ -128,7 +123,7 @@ def _finetune(
         calibration = _calibration(tuned, seen, frozen, settings)
         if tuned.better and frozen.novelty and not calibration.novelty:
             watch.say(
-                f'too few validation images ({len(tuned.held)}) for the rule for "none of these": it has none'
+                f'too few validation images ({len(tuned.held)}) for a "none of these" rule: the run has none'
             )
         classifier = dataclasses.replace(classifier, calibration=calibration)
         tuned = dataclasses.replace(tuned, classifier=classifier)
@@ -150,7 +145,7 @@ def _finetune(
                 _replace(folder, classifier)
                 write_neighbours(folder, classifier, seen.part(splits.train))
                 write_images(folder, images_for(classifier, seen, splits))
-            if tuned.better or not tuned_before:  # else the recipe and the report are of the one that stays
+            if tuned.better or not tuned_before:  # else keep the recipe and report of the earlier tuning
                 (folder / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
             report["finetune" if tuned.better or not tuned_before else "finetune_not_kept"] = _told(
                 tuned, verdict, clock
@@ -162,13 +157,13 @@ def _finetune(
     if tuned.better:
         write_page(folder, classifier, everything, watch)
     else:
-        with suppress(TopworkError):  # nobody asks for these features again
+        with suppress(TopworkError):  # these features are not needed again
             clear(fingerprint=classifier.backbone.facts.fingerprint)
     return Finetuned(folder, tuned.better, tuned_before, tuned, verdict, before, after, clock.seconds())
 
 
 def check_framework() -> None:
-    """Raises `MissingExtra` where nothing is installed to tune a network with."""
+    """Raise `MissingExtra` if no framework is installed to tune a network with."""
     if find_spec("keras") is None:
         raise MissingExtra("tuning a network", "finetune")
 
@@ -180,10 +175,10 @@ def _settings(folder: Path, tuning: FinetuneRecipe) -> Recipe:
 
 
 def _calibration(tuned: Tuned, seen: Features, frozen: Classifier, recipe: Recipe) -> Calibration:
-    """The rule for "none of these" and the scores for sets of classes, from the images kept out of the tuning.
+    """Fit the "none of these" rule and the scores for prediction sets on the validation images.
 
-    Where the frozen network runs beside the tuned one, its rule goes on being true. Else a new one is made: images
-    that a network was tuned on lie too close to be measured by, so the limit comes from those kept out.
+    If the frozen network runs beside the tuned one, its rule stays valid. Otherwise a new rule is fitted; its
+    threshold comes from validation images, since a network's own training images lie too close together.
     """
     novelty = frozen.novelty
     if TUNED not in tuned.classifier.blocks and novelty is not None:
@@ -200,7 +195,7 @@ def _calibration(tuned: Tuned, seen: Features, frozen: Classifier, recipe: Recip
 
 
 def _replace(folder: Path, classifier: Classifier) -> None:
-    """Put the tuned classifier in the place of the frozen one, which goes to `frozen/` if none is there."""
+    """Replace the run's classifier by the tuned one; the frozen one is moved to `frozen/` unless that exists."""
     fresh, old = folder / WORK / "tuned", folder / FROZEN
     fresh.mkdir(parents=True, exist_ok=True)
     classifier.save(fresh)

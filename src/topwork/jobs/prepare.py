@@ -1,4 +1,4 @@
-"""The opening of every job that learns from photos: the network made ready, and the features of all images."""
+"""The first steps of every job that learns from photos: loading the network and extracting features."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from topwork.recipe import Recipe
 
 
 def dataset_of(data: Dataset | str | Path, recipe: Recipe) -> Dataset:
-    """A data set as it is, or loaded from what `topwork.load` takes, grouped as the recipe says."""
+    """`data` if it is a data set; otherwise load it, grouped as the recipe says."""
     return data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
 
 
 def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
-    """The recipe's network, fetched if need be."""
+    """The recipe's network, downloaded if necessary."""
     return backbone_from(recipe.backbone, progress=watch.download(recipe.backbone.handle), say=watch.say)
 
 
@@ -30,16 +30,16 @@ def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
 def features_of(
     dataset: Dataset, backbone: Backbone, recipe: Recipe, watch: Watch, clock: Clock
 ) -> Iterator[Features]:
-    """The features of every image that can be read, their store open while the block runs."""
+    """The features of every readable image, with their store open while the block runs."""
     with open_store(backbone.facts) as store:
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
         if store.set_aside is not None:
-            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was begun")
+            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was created")
         yield features
 
 
 def checked_of(features: Features, watch: Watch, clock: Clock) -> Checked:
-    """The same features, near-duplicates kept together; and what was seen on the way."""
+    """The features with near-duplicates grouped, and the results of the checks."""
     with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
         return check(features, progress)

@@ -1,4 +1,4 @@
-"""A tuning that was broken off: the settings that it was begun with, and how to go on."""
+"""Resuming an interrupted tuning with its original settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from topwork.tuning.checkpoint import CHECKPOINT
 
 
 def tuning_of(run: Path, *, resume: bool = False) -> FinetuneRecipe:
-    """How the network of a run is tuned where nothing else is asked for: as its recipe says, or, with `resume`, as
-    the tuning that was broken off was.
+    """A run's default tuning settings: its recipe's or, with `resume`, the interrupted tuning's.
 
     Raises:
-        InputError: it is no run, or its settings can't be read.
+        InputError: not a run, or its settings can't be read.
     """
     begun = run / WORK
     return recipe_of(begun if resume and (begun / RECIPE).exists() else run).finetune
@@ -26,35 +25,35 @@ def tuning_of(run: Path, *, resume: bool = False) -> FinetuneRecipe:
 
 @contextmanager
 def stoppable(folder: Path) -> Iterator[None]:
-    """Ctrl-C, but where a tuning takes it for its end: say how to go on."""
+    """On Ctrl-C outside the training loop, say how to resume."""
     try:
         yield
     except Stopped:
-        how = f"topwork finetune {folder} --resume goes on from there"
+        how = f"to resume: topwork finetune {folder} --resume"
         if not (folder / WORK).exists():
-            how = f"{folder} is as it was, and its features are kept: topwork finetune {folder} tunes it"
+            how = f"{folder} is unchanged, and its features are kept; to tune it: topwork finetune {folder}"
         raise Stopped(f"stopped; {how}") from None
 
 
 def check_settings(work: Path, settings: Recipe) -> None:
-    """Nothing of a tuning that was broken off is lost to one with other settings."""
+    """Raise `InputError` if an interrupted tuning has other settings, so that it isn't overwritten."""
     if not ((work / CHECKPOINT).exists() and (work / RECIPE).exists()):
         return
     if recipe_of(work) != Recipe.from_toml(settings.to_toml()):
         raise InputError(
-            f"{work.parent}: expected the settings of the tuning that was broken off; got others: leave them away to "
-            "go on with it, or leave --resume away to begin anew"
+            f"{work.parent}: expected the settings of the interrupted tuning; got others: omit them to resume, or "
+            "omit --resume to start over"
         )
 
 
 @contextmanager
 def working(work: Path, settings: Recipe, *, anew: bool) -> Iterator[None]:
-    """The folder for what is kept while it runs, with the settings to go on by; gone again where those are wrong."""
+    """The working folder with the settings for resuming; removed if a setting turns out to be invalid."""
     if anew:
         shutil.rmtree(work, ignore_errors=True)
     with writing(work.parent):
         work.mkdir(exist_ok=True)
-        if not (work / CHECKPOINT).exists():  # else the settings are those of what is gone on with
+        if not (work / CHECKPOINT).exists():  # else keep the interrupted tuning's settings
             (work / RECIPE).write_text(settings.to_toml(), encoding="utf-8")
     try:
         yield

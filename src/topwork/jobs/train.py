@@ -1,4 +1,4 @@
-"""Read this first: from labelled photos to a tested classifier, top to bottom."""
+"""Training from labelled photos to a tested classifier, top to bottom. Read this file first."""
 
 from __future__ import annotations
 
@@ -47,26 +47,20 @@ from topwork.tuning.advice.advice import Advice
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What a training gives: the folder it wrote, the classifier in it, and how good that is.
+    """The result of a training."""
 
-    `test` is None where no image could be spared for it. `problems` are images left out, with the reason.
-    `computed` counts the images whose features were not stored before. `advice` and `finetuned`: where tuning was
-    asked for, what was advised and what it came to. `audit`: what is odd about the data; None where it was not looked
-    for. `leak`: what copies on both sides of a naive split would have done to the score; None where there are none.
-    """
-
-    path: Path
+    path: Path  # the run's folder
     classifier: Classifier
-    test: Evaluation | None
+    test: Evaluation | None  # None if no image could be spared for testing
     fitted: Fitted
-    splits: dict[str, int]
-    problems: tuple[Problem, ...]
-    computed: int
+    splits: dict[str, int]  # images in each part
+    problems: tuple[Problem, ...]  # images left out, with the reason
+    computed: int  # images whose features were not stored before
     seconds: dict[str, float]
-    advice: Advice | None = None
-    finetuned: Finetuned | None = None
-    audit: Audit | None = None
-    leak: Leak | None = None
+    advice: Advice | None = None  # with the mode "auto"
+    finetuned: Finetuned | None = None  # if the network was tuned
+    audit: Audit | None = None  # None if the data wasn't audited
+    leak: Leak | None = None  # effect of near-duplicates across a naive split; None if there are none
     cross_validated: tuple[float, ...] = ()
 
 
@@ -81,22 +75,23 @@ def train(
 ) -> Run:
     """Train a classifier and write it, its test score and its settings to the folder `out`.
 
-    Features are computed once for each image and kept; the head and its settings are chosen on held-out training
-    images; the test images are looked at once, at the end. Copies of one picture, and the user's groups, stay on one
-    side of every split. With `recipe.finetune.mode` the network itself is tuned
-    then (see `topwork.jobs.finetune.finetune`): always ("tail", "full"), or where that is advised ("auto").
+    Features are computed once for each image and stored; the head and its settings are chosen on held-out training
+    images; the test images are used once, at the end. Near-duplicates, and the user's groups, stay on one side of
+    every split. `recipe.finetune.mode` decides whether the network is then fine-tuned (see
+    `topwork.jobs.finetune.finetune`): always ("tail", "full"), if advised ("auto"), or not ("head").
 
     Args:
-        data: a dataset, or what `topwork.load` takes: a folder with one sub-folder a class, a manifest, an archive.
-        out: the run's folder: new, or empty.
+        data: a dataset, or anything that `topwork.load` takes: a folder with one sub-folder per class, a manifest, an
+            archive.
+        out: the run's folder, new or empty.
         recipe: the settings; None for the defaults.
-        fixes: an audit's fixes.csv, as a person has edited it: pictures to leave out or relabel.
-        overwrite: replace the run that `out` holds.
-        watch: told of the progress.
+        fixes: an audit's fixes.csv, edited by the user: pictures to leave out or relabel.
+        overwrite: replace the run in `out`.
+        watch: receives progress.
 
     Raises:
-        InputError: the data, the folder or a setting is wrong.
-        TopworkError: the disk is full or can't be written.
+        InputError: the data, the folder or a setting is invalid.
+        TopworkError: the disk is full or not writable.
 
     >>> run = train("photos", "run")  # doctest: +SKIP
     >>> run.test.accuracy  # doctest: +SKIP
@@ -112,7 +107,7 @@ def train(
         if fixes is not None:
             dataset = apply_fixes(dataset, Path(fixes))
         backbone = backbone_for(recipe, watch)
-        _splits(dataset, recipe)  # what is wrong with them is told before the work, not after
+        _splits(dataset, recipe)  # fail before the work
         make_folder(out)
     with features_of(dataset, backbone, recipe, watch, clock) as features:
         checked = None
@@ -147,7 +142,7 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
             for name in (FROZEN, WORK):  # of the run that is replaced
                 shutil.rmtree(out / name, ignore_errors=True)
-            # Without it the folder is no run, until all is written.
+            # Without its description, the folder is not a run until everything is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
             write_images(out, images_for(classifier, features, splits))
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
@@ -191,7 +186,7 @@ def train(
 def _tuning(
     features: Features, splits: Splits, backbone: Backbone, recipe: Recipe, out: Path, watch: Watch
 ) -> tuple[Advice | None, FinetuneRecipe]:
-    """How to tune: as asked, or as advised; not at all where there are too few images to tell."""
+    """The tuning settings: as requested or as advised; the mode "head" if there are too few images for advice."""
     if recipe.finetune.mode != "auto":
         return None, recipe.finetune
     try:
@@ -202,7 +197,7 @@ def _tuning(
         watch.say(f"no advice, so the frozen network stays: {error}")
         return None, dataclasses.replace(recipe.finetune, mode="head")
     except Stopped:
-        told = f"stopped; {out} has its classifier: topwork finetune {out} tunes the network"
+        told = f"stopped; {out} has its classifier; to tune the network: topwork finetune {out}"
         raise Stopped(told) from None
     for sentence in advice.sentences:
         watch.say(sentence)
@@ -212,7 +207,7 @@ def _tuning(
 def _finetuned(
     out: Path, dataset: Dataset, tuning: FinetuneRecipe, advice: Advice | None, watch: Watch
 ) -> Finetuned | None:
-    """The tuning; None where it was only advised, and can't be."""
+    """Fine-tune the run; None if tuning was only advised and is not possible."""
     try:
         return finetune(out, dataset, recipe=tuning, watch=watch)
     except (InputError, MissingExtra) as error:
@@ -240,7 +235,7 @@ def _sizes(splits: Splits) -> dict[str, int]:
 
 
 def _source(data: Dataset | str | Path) -> str | None:
-    """Where the images can be found again; None for a dataset made in Python of files that lie all over."""
+    """Where the images can be found again; None for a dataset made in Python from scattered files."""
     if isinstance(data, Dataset):
         roots = {_root(example) for example in data}
         return roots.pop() if len(roots) == 1 else None
@@ -248,7 +243,7 @@ def _source(data: Dataset | str | Path) -> str | None:
 
 
 def _root(example: Example) -> str | None:
-    """The folder that the example's id is relative to, if it is a file in one."""
+    """The folder that the example's id is relative to, if there is one."""
     path, tail = str(example.image), f"/{example.id}"
     found = isinstance(example.image, FileImage) and Path(path).as_posix().endswith(tail)
     return str(Path(path).absolute())[: -len(tail)] if found else None

@@ -1,1 +1,1 @@
-"""Runs over HTTP, and a page to try them: thin over `Classifier`. Start reading at `app.py`."""
+"""An HTTP server for trained classifiers, with a page to try them. Read `app.py` first."""

@@ -1,4 +1,4 @@
-"""What is answered: the shapes for the OpenAPI description, and the making of them."""
+"""The response schemas, for the OpenAPI description, and the functions that build responses."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Neighbour(BaseModel):
 
 
 class Answer(BaseModel):
-    image: int = Field(description="its place in the request, from 0")
-    name: str | None = Field(None, alias="class", description="the likeliest class")
+    image: int = Field(description="its index in the request, from 0")
+    name: str | None = Field(None, alias="class", description="the most likely class")
     probability: float | None = None
-    rejected: bool | None = Field(None, description="whether it is none of the classes")
+    rejected: bool | None = Field(None, description="whether it is out-of-distribution: none of the classes")
     reason: str | None = None
     novelty: float | None = Field(None, description="above 1: none of the classes")
     top: list[Named] | None = None
-    set: list[str] | None = Field(None, description="the prediction set, if a coverage was asked for")
+    set: list[str] | None = Field(None, description="the prediction set, if a coverage was given")
     map: str | None = Field(None, description="where the network looked: data:image/png;base64,…")
     neighbours: list[Neighbour] | None = Field(None, description="the nearest training pictures")
     error: Told | None = None
@@ -54,7 +54,7 @@ class Answers(BaseModel):
 
 
 def model_answer(served: Served) -> dict[str, Any]:
-    """What a run is."""
+    """Describe a served run."""
     classifier = served.classifier
     facts, calibration = classifier.backbone.facts, classifier.calibration
     return {
@@ -82,7 +82,7 @@ def picture_answer(
     least: float | None,
     explain: frozenset[str],
 ) -> dict[str, Any]:
-    """What is said of one picture, or why nothing is."""
+    """The prediction for one picture, or the error if it can't be read."""
     try:
         look = served.look(data, most_pixels=most_pixels)
     except ImageError as error:

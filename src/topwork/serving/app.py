@@ -1,4 +1,4 @@
-"""The application: every route, and nothing else."""
+"""The application and its routes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from topwork.serving.work import Desk
 PAGE = Path(__file__).with_name("page")
 KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}
 EXPLAINS = frozenset(("map", "neighbours"))
-WATCH_S = 1.0  # between two looks at the runs' folders
+WATCH_S = 1.0  # between two checks of the runs' folders
 PICTURE_BODY = {
     "requestBody": {
         "required": True,
@@ -52,10 +52,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, text in (
         (400, "The request can't be read."),
         (404, "No such model."),
-        (408, "The body came too slowly."),
+        (408, "The body arrived too slowly."),
         (413, "The body is too large."),
         (422, "None of the pictures can be read."),
-        (429, "Busy: come again after Retry-After seconds."),
+        (429, "Busy: retry after Retry-After seconds."),
     )
 }
 TENSOR_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": kserve.REQUEST}}}}
@@ -76,7 +76,7 @@ def make_app(
     reload: bool,
     page: bool,
 ) -> tuple[Any, State]:
-    """The whole, as ASGI."""
+    """The complete ASGI application."""
     desk, intake, state = Desk(limits, workers=workers), Intake(limits), State()
     figures = Figures(desk, intake)
 
@@ -106,12 +106,12 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, fi
     )
     async def predict(
         request: Request,
-        model: Annotated[str | None, Query(description="A model's name; the first one without.")] = None,
+        model: Annotated[str | None, Query(description="A model's name; default: the first one.")] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many classes to name.")] = 5,
         coverage: Annotated[float | None, Query(description="Of the prediction set, such as 0.95.")] = None,
         explain: Annotated[str, Query(description="map, neighbours, or both with a comma.")] = "",
     ) -> Response:
-        """The class of each picture, or that it is none of these: a picture file as the body, or files in a form."""
+        """Classify pictures, or reject them as "none of these": send one file as the body, or files in a form."""
         served = _served(registry, model)
         wanted = frozenset(explain.split(",")) - {""}
         if wanted - EXPLAINS:
@@ -147,12 +147,12 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, fi
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """What is served."""
+        """The served models."""
         return {"models": [model_answer(served) for served in registry]}
 
     @app.get("/v1/models/{name}", responses={404: {"model": Problem}})
     async def model(name: str) -> dict[str, Any]:
-        """One of them."""
+        """One served model."""
         return model_answer(_served(registry, name))
 
 
@@ -201,17 +201,17 @@ def _protocol(
 def _health(app: FastAPI, figures: Figures, state: State) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The process lives."""
+        """The process is alive."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {"description": "On its way down."}})
+    @app.get("/readyz", responses={503: {"description": "Shutting down."}})
     async def readyz() -> Response:
-        """Requests may be sent here."""
+        """The server accepts requests."""
         return _json({"status": "ready" if state.ready else "stopping"}, status=200 if state.ready else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -241,7 +241,7 @@ def _failures(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        return _failure(request, 500, "internal", "something went wrong here; the server's log says what")
+        return _failure(request, 500, "internal", "internal error; see the server's log")
 
 
 def _failure(
@@ -251,7 +251,7 @@ def _failure(
     if retry_s is not None:
         response.headers["retry-after"] = str(retry_s)
     if status in (408, 413):
-        response.headers["connection"] = "close"  # the rest of the body isn't wanted
+        response.headers["connection"] = "close"  # don't read the rest of the body
     return response
 
 
@@ -261,7 +261,7 @@ def _served(registry: Registry, name: str | None, version: str | None = None) ->
     except InputError as error:
         raise Refused(404, "unknown_model", str(error)) from None
     if version is not None and version != served.version:
-        raise Refused(404, "unknown_model", f"the version that is served is {served.version}")
+        raise Refused(404, "unknown_model", f"the served version is {served.version}")
     return served
 
 
@@ -270,7 +270,7 @@ def _json(value: Any, *, status: int = 200) -> Response:
 
 
 async def _watch(registry: Registry, desk: Desk, figures: Figures) -> None:
-    """Look at the runs' folders now and then, and at once when told to by SIGHUP."""
+    """Check the runs' folders periodically, and immediately on SIGHUP."""
     told = asyncio.Event()
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, of one server."""
+"""Prometheus metrics of one server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # seconds
 
 
 class Figures:
-    """Counted since the server began."""
+    """Metrics since the server started."""
 
     def __init__(self, desk: Desk, intake: Intake) -> None:
         self.registry = own = CollectorRegistry()
@@ -20,22 +20,22 @@ class Figures:
         )
         self.seconds = Histogram(
             "topwork_request_seconds",
-            "From the first byte to the answer.",
+            "Time from the first byte to the response.",
             ["route"],
             buckets=BUCKETS,
             registry=own,
         )
         self.pictures = Counter(
-            "topwork_pictures", "Pictures by what came of them.", ["model", "outcome"], registry=own
+            "topwork_pictures", "Pictures by outcome.", ["model", "outcome"], registry=own
         )
-        self.reloads = Counter("topwork_reloads", "Runs loaded anew.", ["model", "outcome"], registry=own)
-        inside = Gauge("topwork_pictures_inside", "Pictures waiting or worked on.", registry=own)
+        self.reloads = Counter("topwork_reloads", "Reloads of runs.", ["model", "outcome"], registry=own)
+        inside = Gauge("topwork_pictures_inside", "Pictures waiting or being processed.", registry=own)
         inside.set_function(lambda: desk.inside)
-        held = Gauge("topwork_bytes_held", "Of the bodies that are read or worked on.", registry=own)
+        held = Gauge("topwork_bytes_held", "Bytes of request bodies held in memory.", registry=own)
         held.set_function(lambda: intake.held)
 
     def picture(self, model: str, *, rejected: bool | None) -> None:
-        """Count a picture that was looked at; `rejected` is None for one that can't be read."""
+        """Count a processed picture; `rejected` is None if it couldn't be read."""
         outcome = "unreadable" if rejected is None else "none_of_these" if rejected else "classified"
         self.pictures.labels(model, outcome).inc()
 

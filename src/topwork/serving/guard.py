@@ -1,4 +1,4 @@
-"""What stands before every route: the token, the host's name, headers for safety, figures."""
+"""Checks and headers for every route: token, host name, security headers, metrics."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LEAVING = ((b"connection", b"close"),)
 
 @dataclass
 class State:
-    """Whether the server is to be sent more requests."""
+    """Whether the server accepts requests."""
 
     ready: bool = True
 
 
 class Guard:
-    """ASGI around an application. `local`: the server is bound to this machine alone, and is called by its names."""
+    """ASGI middleware. `local`: the server is bound to the loopback address, so only its names are accepted."""
 
     def __init__(self, app: Any, *, figures: Figures, state: State, token: str | None, local: bool) -> None:
         self._app, self._figures, self._state = app, figures, state
@@ -58,7 +58,7 @@ class Guard:
         headers = dict(scope["headers"])
         try:
             if self._local and _host(headers.get(b"host", b"")) not in LOCAL:
-                # A page elsewhere whose name was made to lead here (DNS rebinding).
+                # A remote page whose host name was pointed at this machine (DNS rebinding).
                 await _refuse(
                     sent, path, 400, "bad_host", "this server answers to localhost and 127.0.0.1 only"
                 )
@@ -68,7 +68,9 @@ class Guard:
             else:
                 await self._app(scope, receive, sent)
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # as it is written, so that there are few
+            route = getattr(
+                scope.get("route"), "path", "other"
+            )  # the pattern, to keep the number of labels small
             self._figures.requests.labels(route, str(status)).inc()
             self._figures.seconds.labels(route).observe(time.perf_counter() - began)
 
@@ -78,7 +80,7 @@ class Guard:
 
 
 def problem(path: str, code: str, message: str) -> dict[str, Any]:
-    """What went wrong, as the one who asks expects it: the Open Inference Protocol has a text alone."""
+    """The body of an error response; the Open Inference Protocol allows a text only."""
     return {"error": message if path.startswith("/v2") else {"code": code, "message": message}}
 
 

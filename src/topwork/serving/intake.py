@@ -1,4 +1,4 @@
-"""Bodies of requests: never more bytes, parts or seconds than is allowed."""
+"""Reading of request bodies, within limits on bytes, parts and time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from topwork.serving.settings import Limits, Refused
 
-FIELDS = 16  # of a form, beside its pictures
+FIELDS = 16  # most fields of a form besides its pictures
 
 
 class Intake:
-    """Bodies are read within `body`, and count as held until its block is left."""
+    """Reads bodies by `body`; they count as held until its block ends."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -27,7 +27,7 @@ class Intake:
         """The whole body.
 
         Raises:
-            Refused: it is too large, too slow, or broken off; or all bodies together are too large.
+            Refused: it is too large, too slow or incomplete, or all bodies together are too large.
         """
         body = await self._read(request)
         try:
@@ -49,13 +49,13 @@ class Intake:
                     if total > limits.body_bytes:
                         raise _too_large(limits)
                     if self.held > most_held:
-                        raise Refused(429, "busy", "many bytes are waiting; come again in 1 s", retry_s=1)
+                        raise Refused(429, "busy", "too many bytes are waiting; retry in 1 s", retry_s=1)
                     parts.append(part)
             whole = True
         except TimeoutError:
-            raise Refused(408, "slow", f"the body didn't come within {limits.seconds:g} s") from None
+            raise Refused(408, "slow", f"the body didn't arrive within {limits.seconds:g} s") from None
         except ClientDisconnect:
-            raise Refused(400, "broken_off", "the body was broken off") from None
+            raise Refused(400, "broken_off", "the connection closed before the end of the body") from None
         finally:
             if not whole:
                 self.held -= total
@@ -63,10 +63,10 @@ class Intake:
 
 
 async def pictures_of(request: Request, body: bytes, limits: Limits) -> list[bytes]:
-    """The pictures in a request: its body, or the files of a form. Their names are not looked at.
+    """The pictures in a request: its body, or the files of a form. File names are ignored.
 
     Raises:
-        Refused: there is no picture, a form that can't be read, or too many of them.
+        Refused: there is no picture, there are too many, or the form can't be read.
     """
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/"):
@@ -84,7 +84,7 @@ async def pictures_of(request: Request, body: bytes, limits: Limits) -> list[byt
         parser = MultiPartParser(request.headers, again(), max_files=limits.pictures, max_fields=FIELDS)
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
-        reason = getattr(error, "message", "") or "it is not whole"
+        reason = getattr(error, "message", "") or "it is incomplete"
         raise Refused(400, "bad_form", f"the form can't be read: {str(reason)[:120]}") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
@@ -97,4 +97,4 @@ async def pictures_of(request: Request, body: bytes, limits: Limits) -> list[byt
 
 
 def _too_large(limits: Limits) -> Refused:
-    return Refused(413, "too_large", f"the body has more than {limits.body_bytes:,} bytes, the limit")
+    return Refused(413, "too_large", f"the body exceeds the limit of {limits.body_bytes:,} bytes")

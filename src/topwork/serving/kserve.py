@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over HTTP: https://github.com/kserve/open-inference-protocol.
 
-Inputs: `image` UINT8 [N, S, S, 3], pixels as the network wants them; or `bytes` BYTES [N], picture files in base64.
-Outputs: `probabilities` FP32 [N, K], `class` BYTES [N], and with a rule for "none of these" `novelty` FP32 [N, 1].
+Inputs: `image` UINT8 [N, S, S, 3], pixels at the network's size; or `bytes` BYTES [N], picture files in base64.
+Outputs: `probabilities` FP32 [N, K], `class` BYTES [N] and, with a rule for "none of these", `novelty` FP32 [N, 1].
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Failure(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The request's own name, and which outputs it wants."""
+    """The request's id and the outputs it asks for."""
 
     id: str | None
     outputs: tuple[str, ...]
@@ -89,10 +89,10 @@ def metadata(served: Served) -> dict[str, Any]:
 
 
 def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[Asked, list[Callable[[], Look]]]:
-    """What is asked for, and one job a picture.
+    """Parse a request into its id, its outputs and one job per picture.
 
     Raises:
-        Refused: the body is no such request.
+        Refused: the body is not a valid request.
     """
     try:
         plain = json.loads(body)
@@ -132,7 +132,7 @@ def _output(name: str, kind: str, shape: tuple[int, ...], data: list[Any]) -> di
 
 
 def _wanted(served: Served, outputs: Any) -> tuple[str, ...]:
-    """The outputs that are asked for; all, if none is."""
+    """The requested outputs; all by default."""
     known = OUTPUTS if served.classifier.novelty is not None else OUTPUTS[:-1]
     if not outputs:
         return known
@@ -148,7 +148,7 @@ def _text(id: Any) -> str | None:
 
 def _files(data: Any, count: int) -> list[Any]:
     if not isinstance(data, list) or len(data) != count:
-        raise Refused(400, "bad_request", f"expected {count} strings in data, as the shape says")
+        raise Refused(400, "bad_request", f"expected {count} strings in data, according to the shape")
     return data
 
 
@@ -168,7 +168,7 @@ def _pixels(served: Served, data: Any, shape: Any) -> list[Any]:
         return list(values.astype(np.uint8).reshape(int(shape[0]), size, size, 3))
     except (ValueError, TypeError, OverflowError, MemoryError):
         raise Refused(
-            400, "bad_request", f"expected whole numbers in 0..255 of the shape [N, {size}, {size}, 3]"
+            400, "bad_request", f"expected integers in 0..255 of shape [N, {size}, {size}, 3]"
         ) from None
 
 

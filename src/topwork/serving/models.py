@@ -1,4 +1,4 @@
-"""The runs that are served: loaded, looked at, and loaded anew when their folders change."""
+"""The served runs: loaded, run on pictures, and reloaded when their folders change."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One picture as the network saw it, uint8 (S, S, 3); its features, float32 (D,); what is said of it."""
+    """One picture with its features and prediction."""
 
-    pixels: Array
-    features: Array
+    pixels: Array  # as the network saw it, uint8 (S, S, 3)
+    features: Array  # float32 (D,)
     prediction: Prediction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """A run in memory. Nothing is read from its folder any more. Call it from any thread."""
+    """A run in memory, independent of its folder. Thread-safe."""
 
     name: str
     version: str
@@ -55,10 +55,10 @@ class Served:
     neighbours: Neighbours | None
 
     def look(self, data: bytes, *, most_pixels: int) -> Look:
-        """A picture file's bytes → what the classifier says of it.
+        """Classify a picture file's bytes.
 
         Raises:
-            ImageError: these bytes give no picture, or one of more than `most_pixels`.
+            ImageError: the bytes are not a picture, or it has more than `most_pixels`.
         """
         width, height = size_of(data)
         if width * height > most_pixels:
@@ -67,13 +67,13 @@ class Served:
         return self.look_at(decode(data, facts.size_px, fit=facts.fit))
 
     def look_at(self, pixels: Array) -> Look:
-        """uint8 (S, S, 3) → what the classifier says of it."""
+        """Classify pixels, uint8 (S, S, 3)."""
         features = self.infer(pixels)
         return Look(pixels, features, self.classifier.predict_features(features))
 
 
 class Registry:
-    """The runs by name; `refresh` loads those anew whose folders have changed, if they are whole."""
+    """The runs by name; `refresh` reloads those whose folders have changed, if they are complete."""
 
     def __init__(self, runs: Sequence[str], *, workers: int) -> None:
         self._workers = workers
@@ -83,7 +83,9 @@ class Registry:
             folder = Path(path)
             name = name or folder.resolve().name
             if name in self._folders:
-                raise InputError(f"{path}: another run is called {name!r}, too; name it: OTHER={path}")
+                raise InputError(
+                    f"{path}: another run is also called {name!r}; give this one a name: OTHER={path}"
+                )
             self._folders[name] = folder
         self._stamps = {name: stamp(folder) for name, folder in self._folders.items()}
         self._served = {name: self._load(name) for name in self._folders}
@@ -93,7 +95,7 @@ class Registry:
         return iter(list(self._served.values()))
 
     def get(self, name: str | None) -> Served:
-        """A run by its name; the first one without. Raises `InputError` for an unknown name."""
+        """A run by its name; None: the first one. Raises `InputError` for an unknown name."""
         if name is None:
             return next(iter(self._served.values()))
         if name not in self._served:
@@ -101,7 +103,7 @@ class Registry:
         return self._served[name]
 
     def refresh(self, *, force: bool = False) -> list[tuple[str, bool]]:
-        """Load what has changed; which runs were tried, and whether each could be. The old one stays otherwise."""
+        """Reload changed runs; a run that fails to load stays as it was. Return each tried name and its success."""
         tried = []
         with self._turn:
             for name, folder in self._folders.items():
@@ -113,12 +115,12 @@ class Registry:
                     self._served[name] = self._load(name)
                 except Exception as error:
                     print(
-                        f"topwork: {name}: not loaded anew, the one of before goes on ({error})",
+                        f"topwork: {name}: reload failed; the previous model stays ({error})",
                         file=sys.stderr,
                     )
                     tried.append((name, False))
                 else:
-                    print(f"topwork: {name}: loaded anew, {self._served[name].version}", file=sys.stderr)
+                    print(f"topwork: {name}: reloaded, {self._served[name].version}", file=sys.stderr)
                     tried.append((name, True))
         return tried
 
@@ -133,12 +135,12 @@ class Registry:
             name, version, classifier, _test(folder), infer, Looker(classifier), load_neighbours(folder)
         )
         size = classifier.backbone.facts.size_px
-        made.look_at(np.full((size, size, 3), 128, np.uint8))  # compiled before the first request
+        made.look_at(np.full((size, size, 3), 128, np.uint8))  # compile before the first request
         return made
 
 
 def stamp(folder: Path) -> Stamp:
-    """What changes when a run's folder is written: size and time of its files."""
+    """Sizes and modification times of a run's files, to detect changes."""
     marks: list[tuple[int, int] | None] = []
     for name in (DESCRIPTION, GRAPH, WEIGHTS, HEAD, CALIBRATION, NEIGHBOURS):
         try:
@@ -150,7 +152,7 @@ def stamp(folder: Path) -> Stamp:
 
 
 def _test(folder: Path) -> dict[str, Any] | None:
-    """What the run's own test said."""
+    """The run's test accuracy."""
     try:
         test = read_report(folder)["test"]
         return {"accuracy": test["accuracy"], "interval": list(test["interval"]), "images": test["n"]}

@@ -1,4 +1,4 @@
-"""A server in this process: its socket, its signals, its end."""
+"""Running the server in this process: socket, signals, shutdown."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ except ModuleNotFoundError as error:
     raise MissingExtra("serving", "serve") from error
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-IDLE_S = 30  # a connection without a request is kept so long
-LEAVING_S = 1.0  # from the signal until no request is taken any more, where anybody is connected
+IDLE_S = 30  # how long an idle connection is kept
+LEAVING_S = 1.0  # from the signal until requests are no longer accepted, if a client is connected
 
 
 class Server(uvicorn.Server):
-    """`state` says that it is on its way down, from the first signal on.
+    """A server that shuts down gracefully; from the first signal on, `state` is not ready.
 
-    For a moment it goes on as before, but that each answer closes its connection: else a request that lies in a
-    kept connection, unread, would be lost with it. A second signal ends that moment, a third one everything. uvicorn
-    would raise them again at the end; that was the wish, and no failure.
+    For `LEAVING_S`, requests are still answered, but each response closes its connection; otherwise an unread
+    request in a kept-alive connection would be lost. A second signal ends this period, a third one exits at once.
+    The signals are not raised again at the end, as uvicorn does: stopping was requested and is not a failure.
     """
 
     state: State
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(self.told, flush=True)  # from here on signals are heard
+        print(self.told, flush=True)  # signals are handled from here on
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.state.ready = False
@@ -81,10 +81,10 @@ def serve(
     reload: bool = True,
     page: bool = True,
 ) -> None:
-    """Serve runs until SIGTERM or Ctrl-C; every request that was accepted is answered before the end.
+    """Serve runs until SIGTERM or Ctrl-C; every accepted request is answered before the server exits.
 
     Raises:
-        InputError: no run, two of one name, or the port is taken.
+        InputError: not a run, two runs with the same name, or the port is in use.
         MissingExtra: a package that serving needs is not installed.
     """
     limits, workers = limits or Limits(), workers or core_count()
@@ -104,30 +104,32 @@ def serve(
         loop="auto",
         lifespan="on",
         ws="none",
-        log_level="error",  # strangers' broken requests are no news, and would fill the log
+        log_level="error",  # malformed requests from clients would fill the log
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_S,
-        timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 5,  # beyond the limits
+        timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 5,  # longer than any request may take
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = Server(config)
     server.state = state
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{served.name} ({len(served.classifier.classes)} classes)" for served in registry)
-    server.told = f"http://{shown}:{bound.getsockname()[1]} serves {names}; Ctrl-C stops it"
+    server.told = f"http://{shown}:{bound.getsockname()[1]} serves {names}; press Ctrl-C to stop"
     if not local and token is None:
-        print("topwork: warning: anybody who reaches this port may use it; see --token-file", file=sys.stderr)
+        print(
+            "topwork: warning: anyone who can reach this port can use it; see --token-file", file=sys.stderr
+        )
     server.run(sockets=[bound])
-    # All is answered. The runtime of a network that was let go while serving can fall over when Python takes itself
-    # apart (seen with OpenVINO 2026.4 after a reload), so it is not waited for.
+    # All requests are answered. The runtime of a network that was released while serving can crash when Python
+    # shuts down (seen with OpenVINO 2026.4 after a reload), so exit without cleanup.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not so an answer to a connection that was ended meanwhile, of which uvloop makes an exception."""
+    """False for uvloop's exception about a response to a connection that has already closed."""
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
 
@@ -139,5 +141,5 @@ def _bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"{host}:{port}: can't be listened on ({reason}); choose another --port or --host"
+            f"{host}:{port}: can't listen on this address ({reason}); choose another --port or --host"
         ) from None

@@ -1,4 +1,4 @@
-"""What a server allows, each default once."""
+"""The limits of a server and their defaults."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from topwork.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request and of all together.
+    """Limits on one request and on all together. Beyond `held_bytes` or `queue`, a request gets 429."""
 
-    `body_bytes`: of a request's body; `held_bytes`: of all bodies that are held at once, or of one; `pixels`: of one
-    picture, by its header; `pictures`: in one request; `seconds`: until a head is read, a body is read, it is
-    answered, the answer is taken; `head_bytes`: of the request line and its headers; `queue`: pictures that are
-    waiting or worked on. Beyond `held_bytes` or `queue`, a request is turned away with 429.
-    """
-
-    body_bytes: int = 32_000_000
-    held_bytes: int = 256_000_000
-    pixels: int = 50_000_000
-    pictures: int = 64
-    seconds: float = 20.0
-    head_bytes: int = 32_768
-    queue: int = 64
+    body_bytes: int = 32_000_000  # of a request's body
+    held_bytes: int = 256_000_000  # of all bodies held at once; one of `body_bytes` always fits
+    pixels: int = 50_000_000  # of one picture, by its header
+    pictures: int = 64  # in one request
+    seconds: float = (
+        20.0  # each to receive the head, to receive the body, to compute and to send the response
+    )
+    head_bytes: int = 32_768  # of the request line and headers
+    queue: int = 64  # pictures waiting or being processed
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -32,7 +28,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that can't be answered: its HTTP status, a word for programs, a sentence for people."""
+    """A refused request: its HTTP status, an error code for programs, a message for people."""
 
     def __init__(self, status: int, code: str, message: str, *, retry_s: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""HTTP on one connection, bounded in bytes and seconds whatever is sent, or not sent, or not read."""
+"""HTTP on one connection, with bounds on bytes and time against slow or hostile clients."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from topwork.serving.settings import Limits
 
-CHUNK_BYTES = 64  # what may stand around each piece of a body that comes in chunks
-AHEAD = 8  # requests on one connection that wait for the answer of another; uvicorn would take any number
+CHUNK_BYTES = 64  # allowed framing around each chunk of a chunked body
+AHEAD = 8  # most pipelined requests on one connection; uvicorn sets no limit
 
 
 def bounded(limits: Limits) -> type[Any]:
-    """The protocol with limits on a request's head, on what stands around its body, and on the time of each.
+    """The protocol class with limits on the size of a request's head and framing, and on time.
 
-    A head takes `limits.seconds` at most, and so does a body, whether somebody reads it or not; so does the other
-    side to take an answer.
+    The head, the body (whether or not it is read) and the client's reading of the response may each take at most
+    `limits.seconds`.
     """
 
     class Bounded(HttpToolsProtocol):
-        _head_open, _beside = True, 0  # a head is awaited or read; bytes of this request that are no body
+        _head_open, _beside = True, 0  # whether a head is expected; bytes of this request outside its body
         _clock: asyncio.TimerHandle | None = None
         _answer_clock: asyncio.TimerHandle | None = None
 
@@ -44,19 +44,19 @@ def bounded(limits: Limits) -> type[Any]:
                 self._refuse()
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            if self._head_open:  # what comes after a body is let go
+            if self._head_open:  # trailers after a body are dropped
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._head_open, self._beside = False, 0
             self._wait(limits.seconds)
             if len(self.pipeline) == AHEAD:
-                raise ValueError("too many requests at once")  # 400, and the end of the connection
+                raise ValueError("too many requests at once")  # answered with 400; closes the connection
             if (
                 len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
                 > limits.head_bytes
             ):
-                raise ValueError("too long, though it came in one piece")
+                raise ValueError("the head is too long")
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -86,14 +86,14 @@ def bounded(limits: Limits) -> type[Any]:
 
         def _late(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
-                self._wait(1)  # an answer is on its way, if only that the body is late
+                self._wait(1)  # a response is pending, perhaps the 408 for this body
             elif not self.transport.is_closing():
                 self.transport.close()
 
         def _refuse(self) -> None:
             if self._head_open:
                 self.send_400_response("The head of the request is too long.")
-            else:  # an answer may have begun
+            else:  # a response may have started
                 self.transport.close()
 
     return Bounded

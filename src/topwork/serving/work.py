@@ -1,7 +1,7 @@
-"""Who may come in, and who does the work: a bounded number of pictures, a thread a core.
+"""A bounded queue of pictures and a worker thread per core.
 
-Each worker takes one picture from its bytes to its answer. Several in one call of the network gain nothing on
-a processor whose cores are all busy with one each (docs/benchmarks.md, "Serving"), so none waits for others.
+Each worker takes one picture from bytes to prediction. Batching gains nothing on a CPU whose cores are all busy
+with one picture each (docs/benchmarks.md, "Serving"), so no picture waits for others.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TypeVar
 from topwork.serving.settings import Limits, Refused
 
 Result = TypeVar("Result")
-FADING = 0.05  # how fast the mean seconds of a picture follow the last ones
+FADING = 0.05  # weight of the last picture in the moving average of seconds per picture
 
 
 class Desk:
-    """Pictures come in with `do`, and are turned away when `limits.queue` are inside."""
+    """Processes pictures by `do`, and refuses them when `limits.queue` are already inside."""
 
     def __init__(self, limits: Limits, *, workers: int) -> None:
         self.limits, self.workers = limits, workers
@@ -31,21 +31,21 @@ class Desk:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="topwork-serve")
 
     def check(self, count: int = 1) -> None:
-        """Whether `count` pictures may come in now; asked for one, before a body is read for nothing.
+        """Check that `count` more pictures fit in the queue; also called before a body is read.
 
         Raises:
-            Refused: too many are inside.
+            Refused: the queue is full.
         """
         if self.inside + count > self.limits.queue:
             wait = self._wait_s()
-            told = f"{self.inside} pictures are waiting; come again in {wait} s"
+            told = f"{self.inside} pictures are waiting; retry in {wait} s"
             raise Refused(429, "busy", told, retry_s=wait)
 
     async def do(self, jobs: list[Callable[[], Result]]) -> list[Result]:
-        """The results of `jobs`, in order, all of them or none.
+        """The results of all `jobs`, in order.
 
         Raises:
-            Refused: too many are inside already, or it took too long.
+            Refused: the queue is full, or the work took too long.
         """
         if len(jobs) > self.limits.queue:
             raise Refused(
@@ -65,11 +65,11 @@ class Desk:
         except TimeoutError:
             for future in futures:
                 future.cancel()
-            told = f"not answered within {self.limits.seconds:g} s; send fewer or smaller pictures, or come again"
+            told = f"not answered within {self.limits.seconds:g} s; send fewer or smaller pictures, or retry"
             raise Refused(429, "timeout", told, retry_s=self._wait_s()) from None
 
     async def aside(self, job: Callable[[], Result]) -> Result:
-        """Work that is no picture. The workers end with the process, not before: a network's requests are theirs."""
+        """Run another job on a worker thread. The threads own the network's infer requests and are never stopped."""
         return await asyncio.wrap_future(self._pool.submit(job))
 
     def _wait_s(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether to tune a network for some pictures: what was seen, what that predicts, and what to do."""
+"""Advice on whether to fine-tune: what was measured, the predicted gain, and what to do."""
 
 from __future__ import annotations
 
@@ -24,21 +24,18 @@ from topwork.tuning.advice.forecast import (
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The advised mode, what each is predicted to give, and the reasons in three sentences.
+    """The advised mode, the forecast for each mode, and the reasons."""
 
-    `data`, `backbone`: what was looked at, through what. `sentences`: what was seen, what it predicts, what to do.
-    """
-
-    data: str
+    data: str  # name of the data set
     backbone: str
     mode: Mode
-    forecasts: tuple[Forecast, ...]
-    sentences: tuple[str, str, str]
+    forecasts: tuple[Forecast, ...]  # in the order of `MODES`
+    sentences: tuple[str, str, str]  # what was seen, what it predicts, what to do
     evidence: Evidence
     images_a_second: float
 
     def forecast(self, mode: Mode) -> Forecast:
-        """What `mode` is predicted to give."""
+        """The forecast for `mode`."""
         return self.forecasts[MODES.index(mode)]
 
 
@@ -54,16 +51,16 @@ def predict(
     rule: Rule | None = None,
     costs: Costs = COSTS,
 ) -> Advice:
-    """From evidence to advice.
+    """Turn evidence into advice.
 
     Args:
         seen: the evidence.
         images_a_second: how fast the network runs forward here (see `measure_speed`).
-        tuning: how it would be tuned; None for the defaults.
-        views: how many turned copies of a picture the frozen features average.
-        head_s: the seconds that fitting the head takes.
-        data, backbone: what was looked at, through what, for the record.
-        rule, costs: the constants; None for the rule that goes with the minutes.
+        tuning: the settings of the tuning; None for the defaults.
+        views: number of views over which the frozen features are averaged.
+        head_s: seconds that fitting the head takes.
+        data, backbone: names, for the record.
+        rule, costs: the constants; by default, the rule for the recipe's minutes.
     """
     tuning = tuning or FinetuneRecipe()
     rule = rule or rule_for(tuning.minutes)
@@ -80,7 +77,7 @@ def _seen(seen: Evidence) -> str:
         f"Seen: {seen.images:,} training images{probed} of {seen.classes} classes, {seen.smallest_class:,} in the "
         f"smallest; a frozen head is right on {100 * seen.last:.1f} % of held-out images with the last layer and "
         f"on {100 * seen.stages:.1f} % with all stages, and {100 * seen.neighbours:.0f} % of images have a nearest "
-        f"neighbour of their class, so that the pictures are {'unlike' if is_unlike(seen) else 'like'} what the "
+        f"neighbour of their class, so the pictures are {'unlike' if is_unlike(seen) else 'like'} what the "
         f"network learned from and {100 * seen.headroom:.1f} points are left to gain over {best}."
     )
 

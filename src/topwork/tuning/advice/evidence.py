@@ -1,6 +1,6 @@
-"""What a frozen network's features say about a set of pictures: the evidence that advice rests on.
+"""Measurements of a frozen network's features on a data set, on which the advice is based.
 
-Everything is measured on training images of which some are held out in turn; the test part is not looked at.
+Everything is measured by cross-validation on training images; the test part is not used.
 """
 
 from __future__ import annotations
@@ -25,64 +25,55 @@ from topwork.tuning.advice.geometry import class_separation, neighbour_share
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LIMIT = 4000  # images looked at, at most: more would change the evidence less than its own doubt
-PROBE_LIMIT = 1500  # for the probes of single blocks, whose gaps are what matters
+LIMIT = 4000  # most images used: more would change the evidence less than its own uncertainty
+PROBE_LIMIT = 1500  # for the probes of single blocks, of which only the gaps matter
 EARLY = 2 / 3  # the depth up to which a block counts as early
-PLACES = 6  # blocks that get a probe of their own, spaced from the first to the last
-STRENGTHS = (1.0, 0.1, 0.01, 1e-3, 1e-4)  # of a head's penalty: a coarser path than a training's
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the images to learn from, for the learning curve
+PLACES = 6  # probed blocks, evenly spaced from the first to the last
+STRENGTHS = (1.0, 0.1, 0.01, 1e-3, 1e-4)  # of a head's penalty: a coarser path than in training
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training images, for the learning curve
 REPEATS = 2  # folds that the learning curve holds out, one at a time
-STEPS = PLACES + 4  # how often `evidence` tells its progress
+STEPS = PLACES + 4  # progress steps of `evidence`
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A linear head on one block of features alone: its depth (0 first, 1 last), its held-out accuracy."""
+    """A linear head on the features of one block alone."""
 
     block: str
-    depth: float
-    accuracy: float
+    depth: float  # 0 first, 1 last
+    accuracy: float  # on held-out images
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was seen. Accuracies are shares, 0 to 1, on images that were held out.
+    """The measurements. Accuracies are shares, 0 to 1, on held-out images."""
 
-    `images`: training images (validation ones too); `probed`: how many of them were looked at.
-    `smallest_class`: images of the rarest class. `chance`: the share of the most frequent class.
-    `last`, `stages`: a linear head's accuracy on the last layer alone and on all stages; `interval`: of the better
-    one, 95 %. `probes`: heads on single blocks, the last layer's at the end, all on the same images. `separation`:
-    how far a class's mean lies from the nearest other one, in units of the class's own spread (last layer).
-    `neighbours`: share of images whose nearest neighbour by cosine has the same class (last layer). `curve`: of
-    the better features.
-    """
-
-    images: int
+    images: int  # training and validation images
     classes: int
-    smallest_class: int
-    probed: int
-    chance: float
-    last: float
-    stages: float
-    interval: Interval
-    probes: tuple[Probe, ...]
-    separation: float
-    neighbours: float
-    curve: LearningCurve
+    smallest_class: int  # images of the rarest class
+    probed: int  # images used
+    chance: float  # share of the most frequent class
+    last: float  # a linear head's accuracy on the last layer
+    stages: float  # and on all stages
+    interval: Interval  # of the better one, 95 %
+    probes: tuple[Probe, ...]  # on the same images; the last layer's at the end
+    separation: float  # distance of class means over the spread within classes (last layer)
+    neighbours: float  # share of images whose nearest neighbour by cosine has the same class (last layer)
+    curve: LearningCurve  # of the better features
 
     @property
     def accuracy(self) -> float:
-        """Of the better frozen head."""
+        """The better frozen head's accuracy."""
         return max(self.last, self.stages)
 
     @property
     def headroom(self) -> float:
-        """The share of images that the better frozen head gets wrong: no tuning gains more."""
+        """The better frozen head's error rate: the most that tuning can gain."""
         return 1 - self.accuracy
 
     @property
     def stage_gap(self) -> float:
-        """By how much all stages beat the last layer: large where the pictures are unlike what was learned."""
+        """By how much all stages beat the last layer: large if the pictures are unlike the pretraining data."""
         return self.stages - self.last
 
     @property
@@ -96,17 +87,17 @@ class Evidence:
 def evidence(
     features: Features, splits: Splits, recipe: Recipe, *, progress: Advance | None = None
 ) -> Evidence:
-    """Look at the training and validation images of `splits` through a frozen network.
+    """Measure a frozen network's features on the training and validation images of `splits`.
 
     Probing block by block follows Alain and Bengio, "Understanding intermediate layers using linear classifier
-    probes", 2016; that lower blocks serve better the less the pictures are like what the network learned,
-    Yosinski et al., "How transferable are features in deep neural networks?", 2014.
+    probes", 2016. Lower blocks transfer better the less the pictures resemble the pretraining data: Yosinski et
+    al., "How transferable are features in deep neural networks?", 2014.
 
     Args:
         features: of at least those images.
-        splits: the parts; `splits.test` is not looked at.
+        splits: the parts; `splits.test` is not used.
         recipe: for the number of folds and the seed.
-        progress: told of each of `STEPS` steps that is done.
+        progress: called after each of `STEPS` steps.
 
     Raises:
         InputError: fewer than two classes, two images of a class, or two groups.
@@ -115,7 +106,7 @@ def evidence(
 
     learnt = _learnt(splits)
     _check(learnt)
-    # Many small products: on a busy machine, threads that wait for each other cost more than they do.
+    # Many small products: on a busy machine, threads cost more by waiting for each other than they save.
     with threadpool_limits(1, user_api="blas"):
         return _measure(features, learnt, recipe, progress or (lambda n: None))
 
@@ -158,7 +149,7 @@ def _measure(features: Features, learnt: Dataset, recipe: Recipe, step: Advance)
 
 
 class _Looked:
-    """Some images, their folds, and heads on blocks of their features."""
+    """Some images with their folds; fits heads on blocks of their features."""
 
     def __init__(self, features: Features, dataset: Dataset, recipe: Recipe) -> None:
         self._features = features.part(dataset)
@@ -174,7 +165,7 @@ class _Looked:
         return self._features.matrix(blocks)
 
     def fit(self, blocks: tuple[str, ...]) -> LinearFit:
-        """A head on some blocks, and its accuracy on images held out in turn."""
+        """Fit a head on some blocks, with its cross-validated accuracy."""
         return fit_linear(
             self.matrix(blocks),
             self.targets,
@@ -185,7 +176,7 @@ class _Looked:
         )
 
     def curve(self, blocks: tuple[str, ...], random: np.random.Generator) -> LearningCurve:
-        """The strength is chosen on the held-out images, for all sizes alike: it is the shape that counts."""
+        """The penalty is chosen on the held-out images at every size alike, as only the curve's shape matters."""
         x = self.matrix(blocks)
         errors: dict[float, list[tuple[int, float]]] = {}
         for repeat in range(min(REPEATS, int(self._folds.max()) + 1)):
@@ -215,7 +206,7 @@ def _accuracy(fit: LinearFit) -> float:
 
 
 def _learnt(splits: Splits) -> Dataset:
-    """Training and validation images; the classes are those that have some."""
+    """Training and validation images; classes without images are dropped."""
     dataset = splits.train.with_split(None)
     if len(splits.validation):
         dataset = dataset.concatenate(splits.validation.with_split(None))
@@ -226,24 +217,24 @@ def _check(dataset: Dataset) -> None:
     counts = dataset.class_counts()
     if len(counts) < 2:
         raise InputError(
-            f"{dataset.name}: expected two classes or more to tell apart; got {len(counts)}: "
+            f"{dataset.name}: expected at least two classes; got {len(counts)}: "
             "put each class's images into a folder of its own"
         )
     for name, count in counts.items():
         if count < 2:
             raise InputError(
-                f"{dataset.name}: expected at least 2 training images of every class, one to learn from and one to "
-                f"check by; {name!r} has {count} that can be read: add some, or leave the class out"
+                f"{dataset.name}: expected at least 2 training images of every class, one to train on and one to "
+                f"hold out; {name!r} has {count} that can be read: add some, or leave the class out"
             )
     if len(set(_groups(dataset).tolist())) < 2:
         raise InputError(
-            f"{dataset.name}: expected training images of two groups or more, so that one can be held out; "
-            f"all {len(dataset)} are of one group: add images of another, or leave the groups out"
+            f"{dataset.name}: expected training images of at least two groups, so that one can be held out; "
+            f"all {len(dataset)} are of one group: add images of another, or train without groups"
         )
 
 
 def _groups(dataset: Dataset) -> Array:
-    """Each image's group as a number from 0, int64 (N,); an image without one is alone in its own."""
+    """Each image's group as a number from 0, int64 (N,); an image without a group is its own group."""
     numbers: dict[tuple[str, str], int] = {}
     return np.array(
         [
@@ -255,7 +246,7 @@ def _groups(dataset: Dataset) -> Array:
 
 
 def _nested(targets: Array, random: np.random.Generator) -> Array:
-    """An order of all rows: every class once, and then so that each beginning has the classes' proportions."""
+    """An order of all rows: one of each class first, then such that every prefix has the classes' proportions."""
     order = random.permutation(len(targets))
     place = np.empty(len(targets))
     for k in np.unique(targets):
@@ -266,7 +257,7 @@ def _nested(targets: Array, random: np.random.Generator) -> Array:
 
 
 def _places(names: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Some blocks and their depths, spaced evenly; the last layer at the end."""
+    """Evenly spaced blocks and their depths, the last layer at the end."""
     before = [name for name in names if name not in (LAST, LAST_ROOTED)]
     at = sorted({round(i) for i in np.linspace(0, len(before) - 1, min(PLACES, len(before))).tolist()})
     return [*((before[i], i / len(before)) for i in at), (LAST, 1.0)]

@@ -1,10 +1,10 @@
-"""The gain and the minutes that tuning is predicted to take, from evidence: a small linear rule and a few costs.
+"""A forecast of the gain and time of tuning, from the evidence: a small linear rule and a few costs.
 
 The prior is the classic rule of "Transfer Learning" in the notes of Stanford's course CS231n
 (https://cs231n.github.io/transfer-learning/): few and similar pictures → a fixed extractor; many and similar → tune;
-few and different → a head on earlier layers' features; many and different → tune deeply. A frozen head sees all
-stages here, so for few pictures it is what the rule asks for, like or unlike: what is left is how many there are.
-`Rule` holds it as numbers that measured gains correct: benchmarks/advice.py does so.
+few and different → a head on earlier layers' features; many and different → tune deeply. Here a frozen head sees
+all stages, so it suits few pictures of either kind, and only their number matters. `Rule` holds the prior as
+coefficients, which benchmarks/advice.py corrects by measured gains.
 """
 
 from __future__ import annotations
@@ -21,36 +21,32 @@ from topwork.tuning.advice.evidence import Evidence
 
 Mode = Literal["head", "tail", "full"]
 MODES: tuple[Mode, ...] = ("head", "tail", "full")
-# Images below which a set is small: 1,100 gained nothing by tuning, 1,967 did (docs/benchmarks.md).
+# A set with fewer images is small: 1,100 gained nothing by tuning, 1,967 did (docs/benchmarks.md).
 FEW = 1500
 UNLIKE = (
-    0.15  # share of the last layer's errors that all stages avoid, from which pictures count as different
+    0.15  # pictures count as different if all stages avoid at least this share of the last layer's errors
 )
 Z90 = 1.6449  # a normal variable lies within ± this with probability 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The evidence as numbers of about unit size, which `Rule` weighs."""
+    """The evidence as numbers of about unit scale, the inputs of `Rule`."""
 
     base: float  # 1
     size: float  # log10(images / 1000), -1.5 to 2
     unlike: float  # the share of the last layer's errors that all stages avoid, -1 to 1
-    tangled: float  # how often the nearest neighbour has another class; 1: as often as by chance
+    tangled: float  # how often the nearest neighbour has another class, relative to chance
     steep: float  # the share of the errors that twice the images would avoid, 0 to 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The predicted gain of tuning, as the share of the frozen head's errors that it avoids: linear in `Signals`.
+    """The predicted share of the frozen head's errors that tuning avoids: linear in `Signals`.
 
-    The defaults are the prior. By it a thousand pictures gain nothing, and ten times as many a tenth of the errors:
-    sets of about 1,100 pictures avoided none of them by tuning, 1,967 solar cells 6 to 14 %, sets of 4,500 pictures 0
-    to 4 % (docs/benchmarks.md).
-
-    `deep`: the gain of tuning all over that of the tail. `spread`: the standard deviation of the share around its
-    prediction; `noise`: what accuracy itself varies by, added to it. `worth`: a gain below this isn't worth
-    tuning; `worth_deep`: what tuning all must gain more than the tail to be worth its time.
+    The defaults are the prior: a thousand pictures gain nothing, and ten thousand avoid a tenth of the errors. Sets
+    of about 1,100 pictures avoided none of them by tuning, 1,967 solar cells 6 to 14 %, sets of 4,500 pictures 0 to
+    4 % (docs/benchmarks.md).
     """
 
     base: float = 0.0
@@ -58,38 +54,36 @@ class Rule:
     unlike: float = 0.0
     tangled: float = 0.0
     steep: float = 0.0
-    deep: float = 1.15
-    least: float = 0.0  # no prediction below this share (what is worse isn't kept), nor above `most`
-    most: float = 0.8
-    spread: float = 0.08
-    noise: float = 0.005
-    worth: float = 0.005
-    worth_deep: float = 0.01
+    deep: float = 1.15  # gain of tuning all over that of the tail
+    least: float = 0.0  # smallest prediction (a worse network isn't kept)
+    most: float = 0.8  # largest prediction
+    spread: float = 0.08  # standard deviation of the share around its prediction
+    noise: float = 0.005  # standard deviation of accuracy itself, added to it
+    worth: float = 0.005  # smallest gain worth tuning for
+    worth_deep: float = 0.01  # smallest extra gain worth tuning all for, instead of the tail
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What learning costs, from measurement: EfficientNet-Lite0 at 224 px on two cores, in f32.
+    """Measured costs of training: EfficientNet-Lite0 at 224 px on two cores, in f32.
 
-    The engine runs 174 img/s forward; a training step takes 18 img/s end to end and about 75 from the 14 x 14
-    stage on. `tail_step`, `full_step`: the time of a step an image over that of one forward run. `prefix`: the
-    share of a forward run that comes before that stage. `start_s`: to import the framework and compile.
+    The engine runs 174 img/s forward; training runs 18 img/s end to end and about 75 from the 14 x 14 stage on.
     """
 
-    prefix: float = 0.6
-    tail_step: float = 174 / 75
+    prefix: float = 0.6  # share of a forward pass before that stage
+    tail_step: float = 174 / 75  # time of a training step per image over that of a forward pass
     full_step: float = 174 / 18
-    start_s: float = 25.0
+    start_s: float = 25.0  # to import the framework and compile
 
 
 RULE, COSTS = Rule(), Costs()
-# In one minute nothing was gained by tuning, in twelve pairs of data set and network (docs/benchmarks.md).
+# One minute of tuning gained nothing in twelve pairs of data set and network (docs/benchmarks.md).
 HURRIED = Rule(size=0.0, spread=0.05)
 HURRIED_MINUTES, UNHURRIED_MINUTES = 1.0, 10.0
 
 
 def rule_for(minutes: float) -> Rule:
-    """The rule for a tuning of so many minutes: between the two that are known, by the logarithm of the time.
+    """The rule for a tuning of `minutes`: interpolated between the two known rules by the logarithm of the time.
 
     >>> rule_for(0.5) == HURRIED, rule_for(15) == RULE
     (True, True)
@@ -108,11 +102,11 @@ def rule_for(minutes: float) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one way is predicted to give: points of accuracy over the frozen head, their 90 % interval, minutes."""
+    """The forecast for one mode."""
 
     mode: Mode
-    gain: float
-    interval: Interval
+    gain: float  # points of accuracy over the frozen head
+    interval: Interval  # of the gain, 90 %
     minutes: float
 
 
@@ -126,7 +120,7 @@ def forecast(
     rule: Rule | None = None,
     costs: Costs = COSTS,
 ) -> tuple[Forecast, Forecast, Forecast]:
-    """What head, tail and full are predicted to give; the arguments are those of `advice.predict`."""
+    """The forecasts for head, tail and full; the arguments are those of `advice.predict`."""
     rule = rule or rule_for(tuning.minutes)
     share = predicted_share(seen, rule)
     deep = min(share * rule.deep, rule.most) if share > 0 else share
@@ -139,7 +133,7 @@ def forecast(
 
 
 def signals(seen: Evidence) -> Signals:
-    """What `Rule` weighs."""
+    """The inputs of `Rule`."""
     error = max(seen.headroom, 1e-9)
     return Signals(
         base=1.0,
@@ -167,7 +161,7 @@ def _forecast(mode: Mode, share: float, seen: Evidence, rule: Rule, minutes: flo
 def _minutes(
     images: int, speed: float, tuning: FinetuneRecipe, views: int, head_s: float, costs: Costs
 ) -> tuple[float, float, float]:
-    """For head, tail and full. Tuning comes on top of the head, and ends when its minutes are over."""
+    """Minutes for head, tail and full. Tuning adds to the head's time and stops at its time limit."""
     head = images * views / speed + head_s
     prefix = images * tuning.views * costs.prefix / speed
     tail = costs.start_s + prefix + tuning.epochs * images * costs.tail_step / speed
@@ -180,7 +174,7 @@ def _minutes(
 
 
 def choose(forecasts: Sequence[Forecast], rule: Rule = RULE) -> Mode:
-    """The mode to advise: the cheapest that no other is worth more than."""
+    """The mode to advise: the cheapest, unless a costlier one gains enough more."""
     _, tail, full = forecasts
     if max(tail.gain, full.gain) < 100 * rule.worth:
         return "head"
@@ -188,7 +182,7 @@ def choose(forecasts: Sequence[Forecast], rule: Rule = RULE) -> Mode:
 
 
 def is_unlike(seen: Evidence) -> bool:
-    """Whether the pictures are unlike what the network learned from: then its lower blocks serve better."""
+    """Whether the pictures are unlike the pretraining data, so that lower blocks transfer better."""
     return signals(seen).unlike >= UNLIKE or seen.early_gap > 0
 
 

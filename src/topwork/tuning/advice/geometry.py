@@ -1,4 +1,4 @@
-"""How classes lie in a feature space: how far apart, and whether neighbours are of one class."""
+"""The geometry of classes in feature space: separation, and the classes of nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def class_separation(x: Array, targets: Array) -> float:
-    """The distance of a class's mean to the nearest other one over the class's spread, averaged over classes.
+    """The distance from a class's mean to the nearest other mean over the class's spread, averaged over classes.
 
     `x` float32 (N, D), `targets` int64 (N,). The spread is the root mean square distance of a class's images from
-    their mean; what the means' distance owes to chance alone is taken away. Classes of one image have no say.
+    their mean. The distance expected by chance is subtracted. Classes with a single image are ignored.
     """
     labels, counts = np.unique(targets, return_counts=True)
     labels, counts = labels[counts > 1], counts[counts > 1]
     if len(labels) < 2:
         return 0.0
-    x = x - x.mean(axis=0)  # the squares below lose fewer digits around the middle
+    x = x - x.mean(axis=0)  # centred, so that the squares below lose fewer digits
     means = np.stack([x[targets == k].mean(axis=0) for k in labels]).astype(np.float64)
     squares = [
         float(((x[targets == k] - m) ** 2).sum()) / (c - 1)
@@ -38,7 +38,7 @@ def class_separation(x: Array, targets: Array) -> float:
 def neighbour_share(x: Array, targets: Array, groups: Array) -> float:
     """The share of images whose nearest neighbour by cosine has the same class, 0 to 1.
 
-    `groups` int64 (N,): an image of the same group is no neighbour: it may be the same thing seen twice.
+    `groups` int64 (N,): images of the same group are not neighbours: they may show the same object.
     """
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     right = 0
