@@ -65,7 +65,7 @@ def _sections(audit: Audit, groups: tuple[FindingGroup, ...]) -> Iterator[str]:
     )
     options = "".join(f"<option>{escape(name)}</option>" for name in audit.class_counts)
     yield (
-        '<section id="findings"><h2>Findings, the gravest first</h2><div class="filters">'
+        '<section id="findings"><h2>Findings, most serious first</h2><div class="filters">'
         f'<label>Class <select id="of"><option value="">any class</option>{options}</select></label></div>'
         f'<p id="told" role="status"></p>{"".join(map(finding_list, groups)) or "<p>Nothing to find fault with.</p>"}'
         "</section>"

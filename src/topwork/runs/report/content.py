@@ -164,8 +164,9 @@ def _notes(report: dict[str, Any], evaluation: Evaluation | None) -> Iterable[st
     if leak := report.get("leak"):
         low, high = leak["interval"]
         yield (
-            f"Copies were kept on one side of the split. One blind to them would have tested on {leak['images']} of "
-            f"{leak['tested']} images with a copy in training, and claimed {100 * leak['accuracy']:.1f} % "
+            "Near-duplicates were kept on one side of the split. A split that ignores them would have tested on "
+            f"{leak['images']} of {leak['tested']} images with a copy in training, "
+            f"and claimed {100 * leak['accuracy']:.1f} % "
             f"(95 %: {100 * low:.1f} to {100 * high:.1f})."
         )
 

@@ -34,7 +34,7 @@ def _sections(content: Content) -> Iterator[str]:
     e = content.evaluation
     yield f'<section id="score"><h2>Score</h2>{_score(e) if e else ""}{listed(content.notes, "notes")}</section>'
     if e:
-        yield f'<section id="confusions"><h2>What is taken for what</h2>{_confusions(e)}</section>'
+        yield f'<section id="confusions"><h2>Confusion matrix</h2>{_confusions(e)}</section>'
         yield _gallery(e)
         yield (
             '<section id="reliability"><h2>Can its percentages be believed?</h2><div class="split">'
@@ -49,7 +49,7 @@ def _sections(content: Content) -> Iterator[str]:
         )
     if e:
         yield f'<section id="classes"><h2>Class by class</h2>{_classes(e)}</section>'
-    yield f'<section id="audit"><h2>The photos, looked over</h2>{_audit(content.findings)}</section>'
+    yield f'<section id="audit"><h2>What the audit found</h2>{_audit(content.findings)}</section>'
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in content.facts)
     yield (
         f'<section id="recipe"><h2>How it was made</h2><dl>{facts}</dl><details><summary>All settings (recipe.toml)'
@@ -127,7 +127,7 @@ def _confusions(e: Evaluation) -> str:
         rows += f'<tr><th scope="row">{named(name)}</th>{cells}</tr>'
     return (
         f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
-        "<caption>Rows: what it is. Columns: what it was called.</caption>"
+        "<caption>Rows: the true class. Columns: the predicted class.</caption>"
         f'<thead><tr><td class="corner"></td>{columns}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -144,7 +144,7 @@ def _cell(label: str, said: str, count: int, share: float) -> str:
 def _gallery(e: Evaluation) -> str:
     options = "".join(f"<option>{escape(name)}</option>" for name in e.classes)
     return (
-        '<section id="pictures"><h2>Pictures, the surest mistakes first</h2><div class="filters">'
+        '<section id="pictures"><h2>Pictures: the most confident mistakes first</h2><div class="filters">'
         f'<label>It is <select id="is"><option value="">any class</option>{options}</select></label>'
         f'<label>It was called <select id="said"><option value="">any class</option>{options}</select></label>'
         '<label><input type="checkbox" id="wrong" checked> mistakes only</label>'

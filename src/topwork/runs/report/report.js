@@ -76,7 +76,7 @@ if (gallery) {
     const shown = Math.min(limit, shots.length);
     find("told").textContent = shots.length
       ? `${shown} picture${shown === 1 ? "" : "s"}${all || (shots.length > shown ? ` of ${shots.length}` : "")}`
-      : "No picture fits.";
+      : "No pictures match.";
   }
 
   function choose(button) {
