@@ -116,7 +116,7 @@ def test_a_coverage_that_makes_no_sense(tmp_path: Path) -> None:
     assert calibration.allowance(0.99) == 1  # 10 images can't tell: every class is in
     with pytest.raises(InputError, match="between 0 and 1"):
         calibration.allowance(1.5)
-    with pytest.raises(InputError, match="no scores of held-out images"):
+    with pytest.raises(InputError, match="has no held-out scores"):
         Calibration(None, np.zeros(0, np.float32), 0).allowance(0.9)
     (tmp_path / "c.npz").write_bytes(b"no")
     with pytest.raises(InputError, match="it is damaged"):

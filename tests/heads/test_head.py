@@ -161,7 +161,7 @@ def test_a_weight_of_two_is_the_image_twice() -> None:
         ),
         (np.zeros((0, 1)), np.zeros(0, int), None, r"N at least 1; got \(0, 1\) and \(0,\)"),
         ([[1.0]], [0.0], None, "`targets` must be integers.*got float64"),
-        ([[1.0], [1.0]], [0, 2], None, r"`targets` must be in 0\.\.1; got 2 at row 1: leave images without"),
+        ([[1.0], [1.0]], [0, 2], None, r"`targets` must be in 0\.\.1; got 2 at row 1: remove images without"),
         ([[1.0], [1.0]], [0, -1], None, r"got -1 at row 1"),
         ([[1.0], [np.nan]], [0, 1], None, "`x` must be finite; row 1 has a value"),
         ([[1.0], [1.0]], [0, 1], [1], r"`weights` must have shape \(2,\), one a row; got \(1,\)"),

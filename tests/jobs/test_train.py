@@ -189,7 +189,7 @@ def test_too_few_images_to_choose_by(recipe: Recipe, tmp_path: Path) -> None:
             train(tmp_path / "photos", tmp_path / "run", recipe=with_head(recipe, kind))
         assert str(told.value) == (
             "expected at least 4 training images to choose settings by cross-validation; got 3: add photos, or "
-            "use --head centroid, which chooses nothing"
+            "use --head centroid, which has no settings"
         )
 
 

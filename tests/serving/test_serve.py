@@ -360,7 +360,8 @@ def test_a_run_that_changes_is_loaded_anew_if_it_is_whole(
 
 def test_what_cannot_be_served(call: Topwork, run: Run, tmp_path: Path) -> None:
     one_line(call("serve", tmp_path), "expected a folder that `topwork train` wrote")
-    one_line(call("serve", run.path, run.path, "--port", 0), "another run is also called 'shapes'; give this one a name")
+    told = call("serve", run.path, run.path, "--port", 0)
+    one_line(told, "another run is also called 'shapes'; give this one a name")
     (tmp_path / "token").write_text("\n", encoding="utf-8")
     one_line(call("serve", run.path, "--token-file", tmp_path / "token"), "it is empty")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,1 +1,1 @@
-"""What is wrong with the data: copies, doubtful labels, odd pictures. Read `findings` first."""
+"""Checks of the data: near-duplicates, mislabelled images, odd pictures. Read `findings` first."""

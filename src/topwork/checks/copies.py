@@ -1,8 +1,8 @@
-"""Pictures that are one picture: copied, resized, recompressed, brightened, mirrored or cropped a little.
+"""Duplicates and near-duplicates: copied, resized, recompressed, brightened, mirrored or slightly cropped pictures.
 
-Candidates are near each other in what a network sees, or as small thumbnails. Each is then confirmed on pixels: laid
-over each other, mirrored, and cropped, two thumbnails must correlate. What all pictures of the set have in common
-(the frame of a solar cell, the white ground of a product photo) is taken away first, or they would all be alike.
+Candidate pairs are close in feature space or as small thumbnails. Each is then confirmed on pixels: the aligned
+thumbnails, mirrored and cropped if necessary, must correlate. What all pictures of the set have in common (the frame
+of a solar cell, the white background of a product photo) is removed first; otherwise they would all look alike.
 """
 
 from __future__ import annotations
@@ -20,43 +20,40 @@ from topwork.images.decode import DECODER
 from topwork.parallel import core_count, stream
 from topwork.storage.results import remembered
 
-NEIGHBOURS = 6  # candidates of each picture, by features and by thumbnails
-NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # the least likeness of a candidate
-ROUGHLY = 0.35  # the least correlation of a candidate at 12 px
-FLAT = 4.0  # a contrast (of 255) below which a picture has nothing to compare
-LEARNT_FROM = 1000  # pictures that what all have in common is learnt from
+NEIGHBOURS = 6  # candidates per picture, by features and by thumbnails
+NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # smallest similarity of a candidate
+ROUGHLY = 0.35  # smallest correlation of a candidate at 12 px
+FLAT = 4.0  # contrast (of 255) below which a picture has nothing to compare
+LEARNT_FROM = 1000  # pictures from which the common part is estimated
 AT_ONCE, ROWS_AT_ONCE = 256, 1024
-METHOD = 1  # counts up whenever other pairs may be found, so that older findings are not taken for new ones
+METHOD = 1  # increase it whenever the results may change, so that cached results are not reused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of a dataset that are one picture. `exact`: their files are equal in every byte.
-
-    `likeness`: the least correlation that one of them has with another that it was joined to, 0 to 1.
-    """
+    """Rows of a dataset that show the same picture."""
 
     rows: tuple[int, ...]
-    exact: bool
-    likeness: float
+    exact: bool  # whether their files are byte-identical
+    likeness: float  # the smallest correlation of a confirmed pair, 0 to 1
 
 
 def duplicate_groups(
     keys: tuple[bytes, ...], features: Array, thumbnails: Array, *, of: str | None = None
 ) -> tuple[Group, ...]:
-    """The groups of two or more, by their first row.
+    """Groups of two or more pictures, ordered by their first row.
 
     Args:
         keys: the SHA-256 of each image's bytes.
-        features: float32 (N, D), what a network makes of each.
-        of: the fingerprint of that network; with it, what was found is kept, and not looked for again.
+        features: float32 (N, D), of a network.
+        of: that network's fingerprint; with it, the results are cached.
         thumbnails: uint8 (N, 48, 48, 3).
     """
     first: dict[bytes, int] = {}
     own = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
-    rows = np.flatnonzero(own == np.arange(len(own)))  # one of each file
+    rows = np.flatnonzero(own == np.arange(len(own)))  # one row per distinct file
     joined = _Joined(len(keys))
     for row, same in enumerate(own.tolist()):
         joined.join(row, same, 1.0)
@@ -77,7 +74,7 @@ def duplicate_groups(
 
 
 def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, int, float]]:
-    """Pairs of rows that show one picture, and how well they correlate."""
+    """Pairs of rows that show the same picture, and their correlation."""
     from threadpoolctl import threadpool_limits
 
     flat = np.concatenate([_flat(thumbnails[block]) for block in _blocks(len(thumbnails))])
@@ -94,7 +91,7 @@ def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, i
         return [(int(a[i]), int(b[i]), float(likeness[i])) for i in near]
 
     blocks = (pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE))
-    # Blocks side by side, each on one thread: small products lose by more, on a busy machine many times over.
+    # Blocks in parallel, each on one thread: more threads slow small products down, on a busy machine many times.
     with (
         threadpool_limits(1, user_api="blas"),
         closing(stream(confirm, blocks, workers=core_count())) as found,
@@ -104,9 +101,9 @@ def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, i
 
 
 def _candidates(features: Array, thumbnails: Array, rough: Common, flat: Array) -> Array:
-    """Pairs of rows to be confirmed, in order, and whether one is to be mirrored, int64 (P, 3)."""
+    """Pairs of rows to confirm, in order, and whether to mirror one, int64 (P, 3)."""
     by_features = unit(features - features.mean(axis=0) if len(features) >= ENOUGH else features)
-    # Only at this size are all pictures held at once: 1.7 kB each; the larger ones are made as pairs need them.
+    # Only this size is held for all pictures at once (1.7 kB each); larger ones are made for each block of pairs.
     small = [shrunk(thumbnails[block], ROUGH_PX) for block in _blocks(len(thumbnails))]
     own = np.concatenate([rough.residual(part) for part in small])
     mirrored = np.concatenate([rough.residual(part[:, :, ::-1]) for part in small])
@@ -129,7 +126,7 @@ def _candidates(features: Array, thumbnails: Array, rough: Common, flat: Array) 
 
 
 def _alike(one: Array, other: Array, a: Array, b: Array) -> Array:
-    """The products of rows `a` of one and rows `b` of the other, (P,)."""
+    """The dot products of rows `a` of one and rows `b` of the other, (P,)."""
     likeness = np.empty(len(a), np.float32)
     for block in _blocks(len(a)):
         likeness[block] = np.einsum("pd,pd->p", one[a[block]], other[b[block]])
@@ -142,7 +139,7 @@ def _neighbours(queries: Array, index: Array, least: float) -> Iterator[Array]:
     for block in _blocks(len(queries)):
         likeness = queries[block] @ index.T
         near = likeness >= least
-        # Few have so many that the nearest must be picked: to look for them in every row takes longer.
+        # Only a few rows have more neighbours than `count`, so only those are partitioned.
         many = np.flatnonzero(np.count_nonzero(near, axis=1) > count)
         nearest = np.argpartition(-likeness[many], count - 1, axis=1)[:, :count]
         near[many] = False
@@ -152,7 +149,7 @@ def _neighbours(queries: Array, index: Array, least: float) -> Iterator[Array]:
 
 
 def _flat(thumbnails: Array) -> Array:
-    """Whether there is nothing in them to compare, bool (P,)."""
+    """Whether a thumbnail is too uniform to compare, bool (P,)."""
     return np.asarray(thumbnails.astype(np.float32).mean(axis=-1).std(axis=(1, 2)) < FLAT)
 
 
@@ -161,7 +158,7 @@ def _blocks(count: int) -> Iterator[slice]:
 
 
 class _Joined:
-    """Rows joined into groups: each points towards its group's first row."""
+    """A union-find of rows: each points towards its group's first row."""
 
     def __init__(self, count: int) -> None:
         self._up = list(range(count))

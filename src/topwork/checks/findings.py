@@ -1,4 +1,4 @@
-"""The records that an audit gives: findings by kind, each with what it means and what a person may do."""
+"""The records of an audit: findings by kind, with their meaning and a suggestion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Suggestion = Literal["leave out", "relabel", "look", "keep one"]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of finding: its title, what it means, and the mend."""
+    """A kind of finding: its title, its meaning and how to fix it."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ KINDS = {
         Kind(
             "leak",
             "The same picture on both sides of a given split",
-            "The test would ask what was learnt by heart. Move all copies to one side, or let Topwork split.",
+            "The test would reward memorisation. Move all copies to one side, or let Topwork split.",
         ),
         Kind(
             "conflict",
@@ -40,36 +40,36 @@ KINDS = {
         Kind(
             "mislabelled",
             "Labels that are probably wrong",
-            "A head that had not seen the picture is surer of another class than such pictures usually warrant. Look "
-            "at each: some are merely hard.",
+            "A head that was not trained on the picture is unusually confident of another class. Look at each: some "
+            "are merely hard.",
         ),
         Kind(
             "duplicate",
-            "Copies: files equal in every byte",
-            "They count double, and say nothing new. Splits keep them on one side.",
+            "Copies: byte-identical files",
+            "They count double and add no information. Splits keep them on one side.",
         ),
         Kind(
             "near_duplicate",
-            "Near copies: resized, recompressed, mirrored, brightened or cropped a little",
-            "They count double, and say little new. Splits keep them on one side.",
+            "Near-duplicates: resized, recompressed, mirrored, brightened or slightly cropped",
+            "They count double and add little information. Splits keep them on one side.",
         ),
         Kind("blank", "Blank pictures", "There is nothing to see. Leave them out, unless they are a class."),
-        Kind("dark", "Dark pictures", "Next to nothing can be seen."),
-        Kind("bright", "Blown-out pictures", "Next to nothing can be seen."),
-        Kind("tiny", "Tiny pictures", "They hold less detail than the network looks for."),
-        Kind("blurred", "Blurred pictures", "Far less sharp than the set's usual picture."),
+        Kind("dark", "Dark pictures", "Almost nothing can be seen."),
+        Kind("bright", "Overexposed pictures", "Almost nothing can be seen."),
+        Kind("tiny", "Tiny pictures", "They have less detail than the network can use."),
+        Kind("blurred", "Blurred pictures", "Far less sharp than the set's typical picture."),
         Kind(
             "shape", "Pictures of an unusual shape", "Made square, they are distorted more than the others."
         ),
         Kind(
             "outlier",
             "Pictures unlike all others",
-            "A wrong file, a rare sight, or a class that needs more pictures like it.",
+            "A wrong file, a rare case, or a class that needs more pictures like it.",
         ),
         Kind(
             "small_class",
             "Classes with too few pictures",
-            "Nothing sure can be said of them: add pictures, or merge the class with another.",
+            "Their scores are unreliable: add pictures, or merge the class with another.",
         ),
     )
 }
@@ -77,42 +77,35 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to look at: the images (or, for a small class, its name) and what a person may do.
-
-    `labels` are the images' own. `score` orders findings of a kind, the gravest first: a margin, a correlation.
-    `label`: the class to give instead, where the suggestion is "relabel".
-    """
+    """Something to look at, with a suggestion."""
 
     kind: str
-    ids: tuple[str, ...]
-    labels: tuple[str | None, ...]
+    ids: tuple[str, ...]  # of the images; empty for a small class
+    labels: tuple[str | None, ...]  # of the images; for a small class, its name
     suggestion: Suggestion
     note: str = ""
-    score: float = 0.0
-    label: str | None = None
+    score: float = 0.0  # orders the findings of a kind, the worst first: a margin or a correlation
+    label: str | None = None  # the class that the image seems to have
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found in a data set of `images` pictures (that could be read), `classes` and their counts.
-
-    `groups`: ids that are one picture, by the first of each: what a split keeps together.
-    """
+    """The findings of a data set."""
 
     data: str
-    images: int
+    images: int  # that could be read
     class_counts: dict[str, int]
     findings: tuple[Finding, ...]
-    groups: tuple[tuple[str, ...], ...]
+    groups: tuple[tuple[str, ...], ...]  # ids of copies, which a split keeps together
     seconds: dict[str, float]
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each kind, in the order of `KINDS`, none left out."""
+        """The number of findings of every kind, in the order of `KINDS`."""
         found = Counter(finding.kind for finding in self.findings)
         return {name: found[name] for name in KINDS}
 
     def of(self, kind: str) -> Iterator[Finding]:
-        """The findings of one kind, the gravest first."""
+        """The findings of one kind, the worst first."""
         return (finding for finding in self.findings if finding.kind == kind)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""fixes.csv: what an audit suggests, for a person to edit, and for `train --fixes` to apply; no photo is touched.
+"""fixes.csv: an audit's suggestions, to be edited by the user and applied by `train --fixes`. No photo is changed.
 
-One row a picture: `id, finding, suggestion, label, group, note`. `suggestion` is what is done:
+One row per picture: `id, finding, suggestion, label, group, note`. `suggestion` is the action:
 
 - "leave out": the picture is not used;
 - "relabel": it gets the class in `label`;
-- "keep one": of the pictures of one `group`, the first row's is used;
-- "look", or nothing: nothing is done; it is a picture to look at.
+- "keep one": of the pictures in one `group`, the first row's is used;
+- "look", or empty: no action.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACTIONS = ("leave out", "relabel", "keep one", "look")
 
 
 def write_audit(folder: Path, audit: Audit, fixes: str) -> None:
-    """Write `audit.json` and, under the name `fixes`, one row a finding and picture, the gravest kinds first.
+    """Write `audit.json` and, under the name `fixes`, a row for each finding and picture, in the order of `KINDS`.
 
     Raises:
         TopworkError: they can't be written.
@@ -45,12 +45,12 @@ def write_audit(folder: Path, audit: Audit, fixes: str) -> None:
 
 
 def apply_fixes(dataset: Dataset, path: Path) -> Dataset:
-    """The data set as a person's fixes.csv has it; `skipped` says what was left out and why.
+    """The data set with the fixes applied; `skipped` says what was left out and why.
 
-    Where a picture has several rows, "leave out" goes before "relabel".
+    If a picture has several rows, "leave out" takes precedence over "relabel".
 
     Raises:
-        InputError: no such file, not such a table, an id that the data set has not, or nothing left of a class.
+        InputError: the file is missing or is not such a table, or the data set doesn't have an id.
     """
     out: dict[str, str] = {}
     relabelled: dict[str, str] = {}
@@ -64,14 +64,14 @@ def apply_fixes(dataset: Dataset, path: Path) -> Dataset:
             continue
         if id not in known:
             raise InputError(
-                f"{where}: expected the id of a picture of {dataset.name}; got {id!r}, which it has not: use the "
-                "fixes of this data set's own audit, or take the line out"
+                f"{where}: expected the id of a picture in {dataset.name}; got {id!r}, which is not in it: use the "
+                "fixes of this data set's own audit, or delete the line"
             )
         if action == "leave out":
             out[id] = f"left out by {path.name}: {row['finding']}"
         elif action == "relabel":
             if not (label := row["label"].strip()):
-                raise InputError(f"{where}: expected a class to give {id!r} in the column label; got none")
+                raise InputError(f"{where}: expected a class for {id!r} in the column label; got none")
             relabelled[id] = label
         elif kept.setdefault((row["finding"], row["group"]), id) != id:
             out[id] = f"left out by {path.name}: a copy of {kept[row['finding'], row['group']]}"
@@ -94,7 +94,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             missing = [name for name in COLUMNS[:3] if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(
-                    f"{path}: expected the columns {', '.join(COLUMNS)}, as `topwork audit` writes them; there is no "
+                    f"{path}: expected the columns {', '.join(COLUMNS)}, as written by `topwork audit`; there is no "
                     f"{missing[0]!r}"
                 )
             return [(reader.line_num, {name: row.get(name) or "" for name in COLUMNS}) for row in reader]

@@ -1,4 +1,4 @@
-"""What `train` does for its number to be believed: copies on one side, doubts told, a rule for what it never saw."""
+"""Grouping of near-duplicates, so that a split keeps them on one side."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checked:
-    """Features whose data set has its copies in groups; how the pictures look; the groups; the features of before."""
+    """Features of a checked data set."""
 
-    features: Features
+    features: Features  # with near-duplicates grouped in the data set
     looks: Looks
     groups: tuple[Group, ...]
-    before: Features
+    before: Features  # without this grouping
 
 
 def check(features: Features, progress: Callable[[int], None]) -> Checked:
-    """Look at the pictures, and keep those that are one picture together."""
+    """Measure the pictures and group near-duplicates."""
     looks = look_at(features.dataset, features.keys, progress=progress)
     groups = copies(features, looks)
     return Checked(keep_together(features, groups), looks, groups, features)
 
 
 def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
-    """The groups of pictures that are one picture."""
+    """The groups of near-duplicates."""
     return duplicate_groups(
         features.keys, features.matrix((LAST,)), looks.thumbnails, of=features.store.fingerprint
     )
 
 
 def keep_together(features: Features, groups: tuple[Group, ...]) -> Features:
-    """The same features, their data set's copies in one group each."""
+    """The same features, with each group of near-duplicates as one group of the data set."""
     return replace(features, dataset=joined(features.dataset, [group.rows for group in groups]))

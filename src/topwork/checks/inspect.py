@@ -1,4 +1,4 @@
-"""Look a data set over: from features, looks and labels to findings."""
+"""Inspection of a data set: from features, looks and labels to findings."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from topwork.parallel import core_count
 from topwork.recipe import Recipe
 from topwork.storage.results import remembered
 
-MANY = 3000  # pictures, beyond which a head on all stages takes too long
-FEW = 10  # pictures of a class, below which nothing sure can be said of it
-# Of the head that doubts labels: strong, so that it doesn't learn a wrong one by heart.
+MANY = 3000  # with more pictures, a head on all stages takes too long
+FEW = 10  # a class with fewer pictures is reported as too small
+# Penalties of the head that finds mislabelled images: strong, so that it doesn't memorise wrong labels.
 STRENGTHS = (0.1, 0.01, 1e-3)
-BUSY = 1.5  # of the cores: the load from which on other work is in the way; an audit's own is 1 at most
-AGAIN = 2  # how often the head is fitted: the second time without the labels that the first doubted
+BUSY = 1.5  # load per core above which other work gets in the way; an audit's own load is at most 1
+AGAIN = 2  # how often the head is fitted: the second time without the labels that seemed wrong
 Array = np.ndarray[Any, np.dtype[Any]]
-METHOD = 2  # of `unseen_probabilities`; counts up whenever its numbers may change
-LEAST = 20  # images, before labels are doubted
+METHOD = 2  # of `unseen_probabilities`; increase it whenever its results may change
+LEAST = 20  # fewest images for finding mislabelled ones
 
 
 def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
-    """What a head that had not learnt from it (nor from its group) says of each image, float64 (N, K).
+    """Out-of-fold probabilities of each image, float64 (N, K), by a head not trained on it or its group.
 
-    A linear head by cross-validation, on all stages, or, where images are many, on the last layer; fitted a second
-    time without the labels that the first doubts, since wrong ones draw the border towards themselves.
+    A linear head by cross-validation, on all stages or, with many images, on the last layer. It is fitted a second
+    time without the labels that seemed wrong, since those pull the decision boundary towards themselves.
     """
     dataset = features.dataset.with_split(None)
     every = tuple(block.name for block in features.facts.blocks)
@@ -72,7 +72,7 @@ def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class
 
     with threadpool_limits(threads(len(x)), user_api="blas"):
         mean, deviation = moments(x, weights)
-        basis = Basis.of(standardise(x, mean, deviation), weights)  # half of the work: the same for each turn
+        basis = Basis.of(standardise(x, mean, deviation), weights)  # half of the work, shared by both turns
         for turn in range(AGAIN):
             chosen = choose(
                 basis,
@@ -88,15 +88,15 @@ def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class
             if not doubted or turn + 1 == AGAIN:
                 break
             weights = weights.copy()
-            weights[doubted] *= 1e-6  # as good as left out; but the folds need every image
+            weights[doubted] *= 1e-6  # in effect left out, but the folds need every image
     return probabilities
 
 
 def threads(images: int) -> int | None:
-    """How many threads may share the products for so many images: None for one a core.
+    """The number of BLAS threads for so many images; None for one per core.
 
-    Small products lose by it. Large ones gain a third on two cores that are idle; on busy ones, threads that wait for
-    each other took five times as long as one alone.
+    Threads slow small products down. Large ones gain a third on two idle cores; on busy cores, threads that wait
+    for each other took five times as long as a single one.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the last minute; Windows has none
     return 1 if images <= MANY or load > BUSY * core_count() else None
@@ -109,13 +109,13 @@ def inspect(
     probabilities: Array,
     problems: tuple[Problem, ...],
 ) -> tuple[Finding, ...]:
-    """All findings, in the order of `KINDS`, the gravest of a kind first.
+    """All findings, in the order of `KINDS`, the worst of a kind first.
 
     Args:
-        features: of every image that can be read.
-        looks: theirs.
-        groups: which of them are one picture (`copies`).
-        probabilities: float (N, K), of a head that did not learn from the image.
+        features: of every readable image.
+        looks: of these images.
+        groups: their near-duplicates (`copies`).
+        probabilities: float (N, K), out-of-fold.
         problems: the files that were left out.
     """
     dataset = features.dataset
@@ -136,7 +136,9 @@ def _copied(dataset: Dataset, groups: tuple[Group, ...]) -> Iterator[Finding]:
     for group in groups:
         examples = [dataset[row] for row in group.rows]
         ids, labels = tuple(e.id for e in examples), tuple(e.label for e in examples)
-        same = "their files are equal" if group.exact else f"they correlate by {group.likeness:.2f} or more"
+        same = (
+            "their files are equal" if group.exact else f"their correlation is at least {group.likeness:.2f}"
+        )
         if len(sides := {e.split for e in examples}) > 1:
             yield Finding(
                 "leak", ids, labels, "look", f"in {' and '.join(sorted(map(str, sides)))}; {same}", 1
@@ -169,7 +171,7 @@ def _small(dataset: Dataset) -> Iterator[Finding]:
     for name, count in dataset.class_counts().items():
         if count < FEW:
             doubt = 100 / math.sqrt(max(count, 1))
-            note = f"{name!r} has {count}: a score of it is within {doubt:.0f} points at best"
+            note = f"{name!r} has {count}: its score is uncertain by {doubt:.0f} points or more"
             yield Finding("small_class", (), (name,), "look", note, FEW - count)
 
 
@@ -181,16 +183,16 @@ def audited(
     recipe: Recipe,
     problems: tuple[Problem, ...],
 ) -> Audit:
-    """The audit of a training's images, from what the training has computed anyway."""
+    """The audit of a training's images, from results that the training has already computed."""
     features = checked.features
     if fitted.fold_of is not None and fitted.unseen_probabilities is not None:
-        # What learnt from none of the test images may judge them; the training images, each fold's own head.
+        # The classifier was not trained on the test images; for the training images, take out-of-fold probabilities.
         seen = classifier.probabilities(features.matrix(classifier.blocks)).astype(np.float64)
         rows = {e.id: i for i, e in enumerate(features.dataset)}
         seen[[rows[e.id] for e in splits.train]] = fitted.unseen_probabilities
     elif len(features.dataset) >= LEAST:
         seen = unseen_probabilities(features, recipe)
-    else:  # too few for folds: nothing is doubted
+    else:  # too few for folds: every label is trusted
         seen = np.eye(len(classifier.classes))[features.dataset.targets()]
     findings = inspect(features, checked.looks, checked.groups, seen, problems)
     dataset = features.dataset

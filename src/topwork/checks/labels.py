@@ -1,4 +1,4 @@
-"""Which labels are probably wrong: confident learning on probabilities of a head that had not seen the image.
+"""Mislabelled images, by confident learning on out-of-fold probabilities.
 
 Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021
 (https://arxiv.org/abs/1911.00068).
@@ -16,31 +16,31 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """The label of one row is doubted: `instead` is the class that it seems to be, `margin` by how much, 0 to 1."""
+    """A label that is probably wrong."""
 
     row: int
-    instead: int
-    margin: float
+    instead: int  # the class that the image seems to have
+    margin: float  # by how much more probable that class is, 0 to 1
 
 
 def doubted_labels(targets: Array, probabilities: Array) -> tuple[Doubt, ...]:
-    """The images whose label is probably wrong, the surest first.
+    """The images that are probably mislabelled, by falling `margin`.
 
-    A class's threshold is the mean probability that its own images give it. An image is counted for the most probable
-    of the classes whose threshold it reaches: the paper's confident joint, of label and seeming class. Scaled to the
-    number of images of each label, its entries off the diagonal say how many labels are wrong, and in which way; so
-    many images of each kind, those with the largest `margin` (the other class's probability less the label's), are
-    doubted: the paper's pruning by noise rate.
+    A class's threshold is the mean probability that its own images give it. Each image is counted for the most
+    probable class whose threshold it reaches, which gives the paper's confident joint of given label and likely
+    class. Scaled to the number of images of each label, its off-diagonal entries estimate how many labels are wrong
+    for each pair of classes. That many images of each pair, with the largest `margin` (the other class's probability
+    minus the label's), are reported: the paper's pruning by noise rate.
 
     Args:
-        targets: int64 (N,), the labels as given, in 0..K-1.
-        probabilities: float (N, K), of a head that did not learn from the image (nor from a copy of it).
+        targets: int64 (N,), the given labels, in 0..K-1.
+        probabilities: float (N, K), of a head not trained on the image or a copy of it.
     """
     n, k = probabilities.shape
     own = probabilities[np.arange(n), targets]
     counts = np.bincount(targets, minlength=k)
     thresholds = np.bincount(targets, own, minlength=k) / np.maximum(counts, 1)
-    thresholds[counts == 0] = np.inf  # a class without images claims none
+    thresholds[counts == 0] = np.inf  # no image counts for a class without images
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     counted = reached.max(axis=1) >= 0
     joint = np.zeros((k, k))

@@ -1,4 +1,4 @@
-"""What a split that ignores copies would have claimed."""
+"""The score that a split ignoring near-duplicates would have reported."""
 
 from __future__ import annotations
 
@@ -20,22 +20,18 @@ from topwork.recipe import FeatureChoice, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What a split that knows nothing of copies would have done.
+    """The leakage of a split that ignores near-duplicates and groups."""
 
-    `images` of its `tested` test images have a copy, or another of their group, among the training images; `accuracy`
-    is what it would have claimed, with its 95 % `interval`.
-    """
-
-    images: int
-    tested: int
-    accuracy: float
-    interval: Interval
+    images: int  # test images with a copy, or another image of their group, among the training images
+    tested: int  # test images
+    accuracy: float  # that it would have reported
+    interval: Interval  # of `accuracy`, 95 %
 
 
 def leaked(checked: Checked, splits: Splits, fitted: Fitted, recipe: Recipe) -> Leak | None:
-    """What a split blind to groups would have leaked and claimed; None where nothing would have leaked.
+    """Evaluate a split that ignores groups; None if nothing would have leaked.
 
-    Its head is of the same kind, on the same features, its strength chosen anew.
+    Its head is of the same kind, on the same features, with the penalty chosen again.
     """
     dataset = checked.before.dataset
     grouped = checked.features.dataset

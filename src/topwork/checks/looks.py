@@ -1,6 +1,6 @@
-"""What a picture shows by itself, without a network: a thumbnail, its size, how dark, flat and sharp it is.
+"""Measurements of pictures without a network: thumbnail, size, brightness, contrast, sharpness.
 
-It is looked at once, and kept under the SHA-256 of its bytes, as features are.
+They are computed once and stored under the SHA-256 of the picture's bytes, like features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from topwork.features.store import Store
 from topwork.images.decode import DECODER, decode, size_of
 from topwork.parallel import core_count, stream
 
-LOOKED_PX = 192  # the side of what is measured; four thumbnails wide
+LOOKED_PX = 192  # the side at which pictures are measured; four times the thumbnail's
 THUMBNAIL_PX = 48
 MEASURES = 6  # width, height, dark, bright, contrast, sharpness
 WIDTH = THUMBNAIL_PX * THUMBNAIL_PX + MEASURES
@@ -31,20 +31,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Looks:
-    """N pictures as they look, in the order of a dataset.
+    """Measurements of N pictures, in the order of a dataset."""
 
-    `thumbnails`: uint8 (N, 48, 48, 3) RGB, stretched to a square. `size_px`: int64 (N, 2), width and height of the
-    file. `dark`, `bright`: float32 (N,), the brightness in 0..255 that 5 % of the pixels lie below, and 5 % above.
-    `contrast`: float32 (N,), its standard deviation. `sharpness`: float32 (N,), the share of the contrast that lies
-    in the finest detail at 192 px, as the logarithm to base 10 of var(Laplacian) / (var + 1).
-    """
-
-    thumbnails: Array
-    size_px: Array
-    dark: Array
-    bright: Array
-    contrast: Array
-    sharpness: Array
+    thumbnails: Array  # uint8 (N, 48, 48, 3) RGB, stretched to a square
+    size_px: Array  # int64 (N, 2), width and height of the file
+    dark: Array  # float32 (N,), 5th percentile of brightness, 0..255
+    bright: Array  # float32 (N,), 95th percentile
+    contrast: Array  # float32 (N,), standard deviation of brightness
+    sharpness: Array  # float32 (N,), finest detail at 192 px: log10 of var(Laplacian) / (var + 1)
 
     def __len__(self) -> int:
         return len(self.thumbnails)
@@ -53,15 +47,15 @@ class Looks:
 def look_at(
     dataset: Dataset, keys: tuple[bytes, ...], *, progress: Callable[[int], None] | None = None
 ) -> Looks:
-    """Look at every picture of a dataset; those that were looked at before are not read again.
+    """Measure every picture of a dataset; stored measurements are reused.
 
     Args:
-        dataset: images that can be read (`Features.dataset`).
+        dataset: readable images (`Features.dataset`).
         keys: the SHA-256 of each (`Features.keys`).
-        progress: told how many more are done.
+        progress: called with the number of newly finished pictures.
 
     Raises:
-        TopworkError: an image was changed since it was read, or the store can't be written.
+        TopworkError: an image has changed since it was read, or the store can't be written.
     """
     fingerprint = hashlib.sha256(f"topwork.looks 1 {DECODER} {LOOKED_PX} {THUMBNAIL_PX}".encode()).hexdigest()
     with Store.open(fingerprint, WIDTH, about=f"thumbnails of {THUMBNAIL_PX} px") as store:
@@ -80,7 +74,7 @@ def look_at(
         rows, lost = store.get(keys)
     if lost.size:
         raise TopworkError(
-            f"{dataset[int(lost[0])].image}: was changed while it was being looked at; run the command again"
+            f"{dataset[int(lost[0])].image}: was changed while it was being read; run the command again"
         )
     return unpacked(rows)
 
@@ -90,7 +84,7 @@ def measured(pixels: Array, size_px: tuple[int, int]) -> Array:
     cell = LOOKED_PX // THUMBNAIL_PX
     small = pixels.reshape(THUMBNAIL_PX, cell, THUMBNAIL_PX, cell, 3).mean(axis=(1, 3))
     r, g, b = np.moveaxis(np.rint(small).astype(np.int64), -1, 0)
-    packed = (r * 65536 + g * 256 + b).ravel()  # whole numbers below 2^24: float32 has them exactly
+    packed = (r * 65536 + g * 256 + b).ravel()  # integers below 2^24 are exact in float32
     grey = pixels @ LUMA
     laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     sharpness = np.log10((laplacian.var() + 1e-3) / (grey.var() + 1))
@@ -120,5 +114,5 @@ def _look(example: Example) -> tuple[bytes, Array]:
         return hashlib.sha256(data).digest(), measured(decode(data, LOOKED_PX), size_of(data))
     except (ImageError, OSError) as error:
         raise TopworkError(
-            f"{example.image}: could be read a moment ago, and can't now ({error}); run the command again"
+            f"{example.image}: can no longer be read ({error}); run the command again"
         ) from None

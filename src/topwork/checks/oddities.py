@@ -1,4 +1,4 @@
-"""Odd pictures: blank, dark, blown out, blurred, tiny, of unusual shape; and those unlike all others."""
+"""Odd pictures: blank, dark, overexposed, blurred, tiny or of unusual shape, and outliers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 from topwork.checks.looks import Looks
 
-BLANK = 2.0  # a contrast (of 255) below which there is nothing to see
-DARK, BRIGHT = 30.0, 245.0  # nearly all pixels lie below, or above (of 255)
-TINY_PX = 32  # the shorter side of a picture with next to no detail
-SHAPE = 3.0  # times as long as wide as the set's usual picture
-BLURRED = 6.0  # how many of the set's own deviations less sharp than its usual picture
-BLURRED_BY = 0.7  # and at least by so much, as a logarithm to base 10
-FAR = 6.0  # how many of the set's own deviations farther from its neighbours
-FAR_BY = 0.2  # and at least by so much, as a natural logarithm
+BLANK = 2.0  # contrast (of 255) below which there is nothing to see
+DARK, BRIGHT = 30.0, 245.0  # nearly all pixels are darker, or brighter (of 255)
+TINY_PX = 32  # shorter side below which a picture has almost no detail
+SHAPE = 3.0  # factor between the aspect ratio and the set's median
+BLURRED = 6.0  # robust standard deviations below the median sharpness
+BLURRED_BY = 0.7  # and at least this much below it, as a base-10 logarithm
+FAR = 6.0  # robust standard deviations above the median distance to neighbours
+FAR_BY = 0.2  # and at least this much above it, as a natural logarithm
 NEIGHBOURS = 5
-LEAST = 20  # pictures, before one can be unusual among them
+LEAST = 20  # fewest pictures among which one can be unusual
 ROWS_AT_ONCE = 1024
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -35,10 +35,10 @@ class Oddity:
 
 
 def odd_pictures(looks: Looks) -> Iterator[Oddity]:
-    """What can be told of each picture by its looks, one finding a picture: the gravest.
+    """Odd pictures by their looks, with one finding per picture: the worst.
 
-    What is blank, dark, bright or tiny is so by itself; blurred and oddly shaped only beside the set's other
-    pictures, since a set of soft X-rays or of wide panoramas is none the worse for it.
+    Blank, dark, bright and tiny are absolute; blurred and oddly shaped are relative to the set, since a set of soft
+    X-rays or wide panoramas is fine.
     """
     ratio = np.log(looks.size_px[:, 0] / looks.size_px[:, 1])
     unusual = np.abs(ratio - np.median(ratio)) > np.log(SHAPE)
@@ -48,7 +48,7 @@ def odd_pictures(looks: Looks) -> Iterator[Oddity]:
     for row in range(len(looks)):
         width, height = looks.size_px[row].tolist()
         if looks.contrast[row] < BLANK:
-            yield Oddity(row, "blank", f"its brightness varies by {looks.contrast[row]:.1f} of 255 only")
+            yield Oddity(row, "blank", f"its brightness varies by only {looks.contrast[row]:.1f} of 255")
         elif looks.bright[row] < DARK:
             yield Oddity(row, "dark", f"95 % of its pixels are darker than {looks.bright[row]:.0f} of 255")
         elif looks.dark[row] > BRIGHT:
@@ -59,19 +59,19 @@ def odd_pictures(looks: Looks) -> Iterator[Oddity]:
             yield Oddity(row, "shape", f"{width} x {height} pixels, unlike the other pictures")
         elif blurred[row] and not few:
             yield Oddity(
-                row, "blurred", f"{10 ** softness[row]:.0f} times less fine detail than the usual one"
+                row, "blurred", f"{10 ** softness[row]:.0f} times less fine detail than the median picture"
             )
 
 
 def outliers(features: Array, groups: Array) -> Iterator[Oddity]:
-    """Pictures unlike all others: far from the five nearest, beside how far apart the set's pictures are.
+    """Outliers: pictures much farther from their five nearest neighbours than is typical in the set.
 
-    The distance is that of Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large data
-    sets", 2000: to the k nearest neighbours, here their mean, between features of length 1.
+    Distance-based outliers after Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large
+    data sets", 2000; here by the mean distance to the k nearest neighbours, between features of unit length.
 
     Args:
         features: float32 (N, D).
-        groups: int64 (N,), equal for copies of one picture, which are no neighbours of each other.
+        groups: int64 (N,), equal for copies of one picture, which don't count as neighbours of each other.
     """
     n = len(features)
     if n < LEAST:
@@ -81,12 +81,12 @@ def outliers(features: Array, groups: Array) -> Iterator[Oddity]:
     far = (away > FAR * _deviation(distance)) & (away > FAR_BY)
     for row in np.flatnonzero(far)[np.argsort(-away[far])].tolist():
         yield Oddity(
-            row, "outlier", f"{np.exp(away[row]):.1f} times as far from its neighbours as the usual one"
+            row, "outlier", f"{np.exp(away[row]):.1f} times as far from its neighbours as the median picture"
         )
 
 
 def neighbour_distance(features: Array, groups: Array) -> Array:
-    """The mean distance to the nearest five of other groups, float64 (N,)."""
+    """The mean distance to the five nearest pictures of other groups, float64 (N,)."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     n = len(unit)
     out = np.empty(n)
@@ -100,5 +100,5 @@ def neighbour_distance(features: Array, groups: Array) -> Array:
 
 
 def _deviation(values: Array) -> float:
-    """The standard deviation as the median tells it: 1.4826 times the median distance from the median."""
+    """The robust standard deviation: 1.4826 times the median absolute deviation."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))

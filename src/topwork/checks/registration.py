@@ -1,6 +1,6 @@
-"""Two thumbnails laid over each other: shifted, stretched and mirrored to fit, and how well they then correlate.
+"""Registration of two thumbnails: shifted, stretched and mirrored to align, and their correlation afterwards.
 
-What all pictures of the set have in common is taken away first.
+What all pictures of the set have in common is removed first.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ import numpy as np
 
 from topwork.checks.looks import THUMBNAIL_PX
 
-COARSELY, CONFIRMED = 0.8, 0.94  # the least correlation at 24 px, and at last at 48
-COLOURS_APART = 0.12  # of the contrast: how much the colours of two thumbnails of one picture differ
-ENOUGH = 20  # pictures, before what they have in common is known; and for each of its further directions
-DIRECTIONS = 16  # in which pictures of a set commonly vary
+COARSELY, CONFIRMED = 0.8, 0.94  # smallest correlation at 24 px, and finally at 48
+COLOURS_APART = 0.12  # of the contrast: largest colour difference between copies
+ENOUGH = 20  # fewest pictures to estimate their common part, and for each further direction of it
+DIRECTIONS = 16  # most directions of common variation
 COARSE_PX, ROUGH_PX = 24, 12
 STEPS = {COARSE_PX: 4, THUMBNAIL_PX: 2}  # of the registration, by the size of the thumbnails
-FARTHEST = 0.12  # of a side: how much may be cropped
+FARTHEST = 0.12  # of a side: the most that may be cropped
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Common:
-    """What pictures of one size have in common: their mean (D,), and the directions in which they mostly vary.
+    """What pictures of one size have in common."""
 
-    `directions`: float32 (M, D), orthonormal.
-    """
-
-    mean: Array
-    directions: Array
+    mean: Array  # (D,)
+    directions: Array  # of largest variance, float32 (M, D), orthonormal
 
     @classmethod
     def of(cls, pictures: Array) -> Common:
@@ -44,21 +41,23 @@ class Common:
             mean = rows.mean(axis=0)
             centred = rows - mean
             count = min(DIRECTIONS, len(rows) // ENOUGH)
-            with threadpool_limits(1, user_api="blas"):  # on a busy machine, more are many times slower
+            with threadpool_limits(
+                1, user_api="blas"
+            ):  # on a busy machine, more threads are many times slower
                 _, vectors = np.linalg.eigh(centred @ centred.T)
             directions = unit(vectors[:, -count:].T @ centred)
         return cls(mean, directions)
 
     def residual(self, pictures: Array) -> Array:
-        """What is a picture's own, as rows of length 1, float32 (P, D)."""
+        """Pictures without their common part, as rows of unit length, float32 (P, D)."""
         rows = _rows(_normal(pictures)) - self.mean
         return unit(rows - (rows @ self.directions.T) @ self.directions)
 
 
 def registered(sizes: dict[int, Common], whole: Array, cut: Array, mirror: Array) -> Array:
-    """How well each second picture correlates with the first, once it is shifted and stretched to fit, (P,).
+    """The correlation of each pair after shifting and stretching the second picture to fit the first, (P,).
 
-    `whole`, `cut`: thumbnails, uint8 (P, 48, 48, 3). `mirror`: bool (P,), whether the second is to be mirrored.
+    `whole`, `cut`: thumbnails, uint8 (P, 48, 48, 3). `mirror`: bool (P,), whether to mirror the second.
 
     Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
     coarse to fine; here with a stretch and a shift along each axis.
@@ -90,10 +89,10 @@ def registered(sizes: dict[int, Common], whole: Array, cut: Array, mirror: Array
 
 
 def _whole(one: Array, other: Array) -> Array:
-    """The correlation of aligned pictures as they are, (P,); −1 where their colours differ.
+    """The correlation of aligned pictures including their common part, (P,); −1 if their colours differ.
 
-    What is common to all pictures of a set may be all that tells two apart: two squares of other colours. They are
-    compared at 12 px: JPEG keeps colours at half the size, so that the fine ones of an icon are not its own.
+    Two pictures may differ only in what the set has in common, such as two squares of different colours. Colours
+    are compared at 12 px, since JPEG stores them at half the resolution and so changes fine ones.
     """
     a, b = _normal(one), _normal(other)
     colour = (a - a.mean(axis=3, keepdims=True)) - (b - b.mean(axis=3, keepdims=True))
@@ -117,7 +116,7 @@ def _step(source: Array, target: Array, where: Array) -> Array:
 
 
 def _warped(pictures: Array, where: Array) -> Array:
-    """Pictures float32 (P, s, s, C) read at stretched and shifted places, by linear interpolation."""
+    """Pictures float32 (P, s, s, C) sampled at stretched and shifted positions, by linear interpolation."""
     side = pictures.shape[1]
     across, down = _readers(side, where[:, 0], where[:, 1]), _readers(side, where[:, 2], where[:, 3])
     flat = pictures.reshape(len(pictures), side, side * pictures.shape[3])
@@ -126,7 +125,7 @@ def _warped(pictures: Array, where: Array) -> Array:
 
 
 def _readers(side: int, stretch: Array, shift: Array) -> Array:
-    """Matrices (P, s, s) that read a line of `side` at (1 + stretch) · place + shift, places in -1..1."""
+    """Matrices (P, s, s) that sample a line of `side` pixels at (1 + stretch) · place + shift, places in -1..1."""
     place = (np.arange(side) + 0.5) * 2 / side - 1
     at = (((1 + stretch[:, None]) * place + shift[:, None] + 1) * side / 2 - 0.5).clip(0, side - 1)
     low = np.minimum(at.astype(np.int64), side - 2)
@@ -139,7 +138,7 @@ def _readers(side: int, stretch: Array, shift: Array) -> Array:
 
 
 def _normal(pictures: Array) -> Array:
-    """Each picture with mean 0 and standard deviation 1: how bright it is and how strong its contrast don't count."""
+    """Each picture with mean 0 and standard deviation 1, which removes brightness and contrast."""
     centred = pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)
     deviation = centred.std(axis=(1, 2, 3), keepdims=True)
     return np.asarray(centred / np.maximum(deviation, 1e-6), np.float32)
@@ -150,7 +149,7 @@ def _rows(pictures: Array) -> Array:
 
 
 def unit(rows: Array) -> Array:
-    """Rows of length 1, float32 (N, D); those of zeros stay."""
+    """Rows of unit length, float32 (N, D); rows of zeros stay zero."""
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
@@ -160,7 +159,7 @@ def shrunk(thumbnails: Array, side: int) -> Array:
 
 
 def _averaged(pictures: Array, side: int) -> Array:
-    """float32 (P, 48, 48, 3) → (P, side, side, 3), by the means of squares."""
+    """float32 (P, 48, 48, 3) → (P, side, side, 3), by block means."""
     if side == THUMBNAIL_PX:
         return pictures
     cell = THUMBNAIL_PX // side

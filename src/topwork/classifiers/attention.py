@@ -1,10 +1,10 @@
-"""Where the network looked: which parts of a picture spoke for the class that it was given.
+"""Attention maps: which parts of a picture support a class.
 
 Class activation maps (Zhou et al. 2016, "Learning deep features for discriminative localization",
 https://arxiv.org/abs/1512.04150) from the classifier's own graph, without a framework: the last layer's features are
-averages over the picture, so each place has features of its own. How much a class's score would rise, beside the mean
-of all classes, if the average leaned towards that place, is what the place says. That is the map of Grad-CAM
-(Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), its mean taken off, for any head.
+averages over the picture, so each place has features of its own. A place's value is how much the class's score would
+rise, relative to the mean of all classes, if the average moved towards that place. This is the map of Grad-CAM
+(Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) minus its mean, for any head.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from topwork.heads.head import Head
 if TYPE_CHECKING:
     import openvino as ov
 
-FAINT = 1e-3  # logits: a map whose strongest place says less is no stronger than this share of it
-HOTTEST = 0.65  # of the overlay's colour, at the place that says most
+FAINT = 1e-3  # logits: maps weaker than this are scaled down, not stretched to 1
+HOTTEST = 0.65  # share of the overlay's colour at the strongest place
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Looker:
-    """A classifier's maps, from any number of threads at once.
+    """Computes a classifier's maps; thread-safe.
 
-    `possible` is False where its last layer has no places: it was pooled by the network itself, is one pixel wide,
-    or the head doesn't see it. Of averaged views, the picture as it stands is looked at; of a frozen and a tuned
-    network side by side, what the tuned one says.
+    `possible` is False if the last layer has no spatial map: the network pools it itself, it is one pixel wide, or
+    the head doesn't use it. With averaged views, the map is of the unchanged picture; with a frozen and a tuned
+    network side by side, of the tuned one.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -46,13 +46,13 @@ class Looker:
             self._compiled = compile_model(found, classifier.backbone.facts.precision, threads=1)
 
     def logit_slopes(self, pixels: Array, class_number: int) -> Array:
-        """Each place's say: the slope of the class's logit over the mean logit, float64 (h, w); any sign.
+        """Each place's slope of the class's logit minus the mean logit, float64 (h, w); any sign.
 
-        `pixels`: uint8 (S, S, 3). The mean over the places is 0: the average can't lean towards itself.
+        `pixels`: uint8 (S, S, 3). The mean over all places is 0.
 
         Raises:
-            TopworkError: the last layer has no places.
-            InputError: pixels of another shape or type, or no class of that number.
+            TopworkError: the last layer has no spatial map.
+            InputError: pixels of another shape or type, or no class with that number.
         """
         facts, head = self._classifier.backbone.facts, self._classifier.head
         if not self.possible:
@@ -62,7 +62,7 @@ class Looker:
             raise InputError(f"`pixels` must be uint8 {shape}; got {pixels.dtype} {pixels.shape}")
         if not 0 <= class_number < head.class_count:
             raise InputError(f"`class_number` must lie in 0..{head.class_count - 1}; got {class_number}")
-        # A request of its own: what a compiled model gives when called lies in memory that all its calls share.
+        # A new request: calls of the compiled model itself share their output memory.
         out = self._compiled.create_infer_request().infer([pixels[None]])
         features, activation = out["features"][0], out["activation"][0].astype(np.float64)
         channels, height, width = activation.shape
@@ -73,14 +73,14 @@ class Looker:
         slope[columns] = head_slope(head, features[columns], class_number)
         weight = np.zeros(channels)
         for block in self._blocks:
-            # A channel that is 0 on average is 0 at each place: it says nothing, whatever the root's slope.
+            # A channel with mean 0 is 0 at every place and has no effect, whatever the root's slope.
             positive = np.where(mean > 0, mean, 1)
             inner = graphs.ROOT * positive ** (graphs.ROOT - 1) if block == LAST_ROOTED else 1.0
             weight += slope[facts.columns((block,))] * inner
         return np.asarray((weight @ (places - mean[:, None])).reshape(height, width))
 
     def map(self, pixels: Array, class_number: int) -> Array:
-        """What spoke for the class, float32 (h, w) in 0..1: 1 at the place that says most; all 0 if none does.
+        """The support for the class, float32 (h, w) in 0..1: 1 at the strongest place; all 0 if there is none.
 
         Raises:
             TopworkError, InputError: as `logit_slopes`.
@@ -90,8 +90,8 @@ class Looker:
 
 
 def head_slope(head: Head, x: Array, class_number: int) -> Array:
-    """The gradient of a class's logit less the mean logit at features `x`, float (D,): float64 (D,)."""
-    seen = [np.asarray(x, np.float64)]  # what each layer gives, before the ReLU or likeness that follows it
+    """The gradient of a class's logit minus the mean logit at features `x`, float (D,): float64 (D,)."""
+    seen = [np.asarray(x, np.float64)]  # each layer's output, before the ReLU or kernel that follows it
     y = seen[0]
     for i, layer in enumerate(head.layers):
         if i and head.landmarks is not None:
@@ -114,9 +114,9 @@ def head_slope(head: Head, x: Array, class_number: int) -> Array:
 
 
 def overlay(pixels: Array, heat: Array) -> Array:
-    """A picture with its map laid over it, uint8 (H, W, 3): the more a place says, the more orange it is.
+    """A picture overlaid with its map, uint8 (H, W, 3): the stronger a place, the more orange it is.
 
-    The picture is greyed, so that orange is the one colour: told from grey with every kind of colour vision.
+    The picture is greyed, so that orange is the only colour; it differs from grey for every kind of colour vision.
     """
     from PIL import Image
 
@@ -131,7 +131,7 @@ def overlay(pixels: Array, heat: Array) -> Array:
 
 
 def _with_places(graph: ov.Model) -> ov.Model | None:
-    """The graph with one more output, `activation` (1, C, h, w): what its last average was taken of."""
+    """The graph with an added output `activation` (1, C, h, w), the input of its last averaging."""
     import openvino as ov
 
     graph = graph.clone()
@@ -147,7 +147,7 @@ def _with_places(graph: ov.Model) -> ov.Model | None:
         return None
     activation = average.input_value(0)
     shape = list(activation.shape)
-    # An average of the whole picture, a number a channel: not one of windows, nor along other axes.
+    # It must average the whole picture to one number per channel, not windows or other axes.
     if len(shape) != 4 or shape[2] * shape[3] < 2 or shape[1] != channels:
         return None
     if list(source.shape) not in ([1, channels], [1, channels, 1, 1]) or not _over_the_picture(average):

@@ -1,4 +1,4 @@
-"""Fit a classifier's calibration from features, on images that its head has not learned from."""
+"""Fit a classifier's calibration from features, on images that its head was not trained on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from topwork.recipe import Recipe
 
 
 def calibrate(features: Features, splits: Splits, fitted: Fitted, recipe: Recipe) -> Calibration | None:
-    """The rule for "none of these", from the training images; scores for sets of classes, from held-out ones."""
+    """Fit the "none of these" rule on training images, and the scores for prediction sets on held-out ones."""
     from threadpoolctl import threadpool_limits
 
     novelty = None
     train = splits.train.with_split(None)
     if recipe.head.reject > 0 and max(group_numbers(train)) > 0:
         x = features.part(splits.train).matrix((LAST,))
-        # On a busy machine, threads that wait for each other made this twenty times slower.
+        # On a busy machine, threads waiting for each other made this twenty times slower.
         with threadpool_limits(1, user_api="blas"):
             novelty = fit_novelty(
                 x,

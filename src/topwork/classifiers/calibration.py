@@ -1,6 +1,6 @@
-"""What a classifier knows of its own doubt besides its temperature: when to say "none of these", sets of classes.
+"""A classifier's calibration besides its temperature: the "none of these" rule and the scores for prediction sets.
 
-Kept in a run as `calibration.npz`; runs of before have none.
+Stored in a run as `calibration.npz`; older runs have none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from topwork.classifiers.novelty import Novelty
 from topwork.errors import InputError
 
-KEPT = 2001  # scores of held-out images that are kept at most: quantiles in steps of 0.05 %
+KEPT = 2001  # most stored scores of held-out images: quantiles in steps of 0.05 %
 ARRAYS = ("mean", "axes", "whiten", "centres")
 NUMBERS = ("outside", "threshold", "rate")
 
@@ -25,32 +25,29 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """`novelty`: the rule for "none of these"; None where images were too few, or it was not asked for.
+    """The "none of these" rule and the scores for prediction sets."""
 
-    `scores`: float32, ascending: 1 − the probability of the true class, of `images` not learnt from.
-    """
-
-    novelty: Novelty | None
-    scores: Array
-    images: int
+    novelty: Novelty | None  # None with too few images, or if switched off
+    scores: Array  # float32, ascending: 1 − the probability of the true class, of held-out images
+    images: int  # number of held-out images
 
     def allowance(self, coverage: float) -> float:
-        """How improbable a class of a prediction set may be: those of at least 1 − this are in it.
+        """The conformal threshold: a prediction set has the classes with a probability of at least 1 − this.
 
-        The ⌈coverage · (n + 1)⌉-th smallest of n scores, so that a set holds the true class in a share `coverage` of
-        pictures like the training ones: split conformal prediction (Vovk et al. 2005; the score is that of Sadinle,
-        Lei and Wasserman 2019, https://arxiv.org/abs/1609.00451). Where the scores are of cross-validation, the
-        guarantee is approximate. 1 where n is too small for that coverage: every class is then in the set.
+        The ⌈coverage · (n + 1)⌉-th smallest of n scores, so that the set contains the true class for a share
+        `coverage` of pictures like the training ones: split conformal prediction (Vovk et al. 2005; the score is that
+        of Sadinle, Lei and Wasserman 2019, https://arxiv.org/abs/1609.00451). With scores from cross-validation, the
+        guarantee is approximate. If n is too small for the coverage, the result is 1: every class is in the set.
 
         Raises:
-            InputError: not a share, or the classifier has no such scores.
+            InputError: the coverage is not between 0 and 1, or the classifier has no scores.
         """
         if not 0 < coverage < 1:
             raise InputError(f"the coverage must lie between 0 and 1, such as 0.95; got {coverage:g}")
         if not self.images:
             raise InputError(
-                "this classifier has no scores of held-out images to make sets of classes from; train again, with a "
-                "linear or kernel head, or with --validation"
+                "this classifier has no held-out scores, which prediction sets need; train again, with a linear or "
+                "kernel head, or with --validation"
             )
         rank = math.ceil(coverage * (self.images + 1))
         if rank > self.images:
@@ -70,10 +67,10 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the file is damaged.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -86,12 +83,12 @@ class Calibration:
             return cls(novelty, arrays["scores"], int(arrays["images"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{path}: expected what `topwork train` wrote; it is damaged ({error}); train again"
+                f"{path}: expected a file that `topwork train` wrote; it is damaged ({error}); train again"
             ) from None
 
 
 def calibration_of(novelty: Novelty | None, targets: Array, probabilities: Array) -> Calibration:
-    """From held-out images: targets int64 (M,), and what a head that had not learnt from them says, float (M, K)."""
+    """Calibrate on held-out images: their targets, int64 (M,), and probabilities, float (M, K)."""
     scores = np.sort(1 - probabilities[np.arange(len(targets)), targets]).astype(np.float32)
     images = len(scores)
     if images > KEPT:

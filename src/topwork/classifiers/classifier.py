@@ -1,4 +1,4 @@
-"""A classifier: backbone, head and class names; saved to a folder and loaded from it, predicting the same."""
+"""A classifier: backbone, head and class names. After saving and loading, its predictions are identical."""
 
 from __future__ import annotations
 
@@ -36,46 +36,42 @@ CALIBRATION = "calibration.npz"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a classifier says of one image: a probability for each class, or why there is none.
-
-    `probabilities`: float32 (K,), summing to 1. `novelty`: how far the picture is from all that was learnt, as a
-    share of the farthest that is still believed: above 1 it is "none of these"; None without such a rule.
-    """
+    """The prediction for one image: a probability for each class, or an error."""
 
     image: str
     classes: tuple[str, ...]
-    probabilities: np.ndarray[Any, np.dtype[np.float32]] | None
+    probabilities: np.ndarray[Any, np.dtype[np.float32]] | None  # (K,), summing to 1; None with an error
     error: str | None = None
-    novelty: float | None = None
+    novelty: float | None = None  # above 1: out-of-distribution, "none of these"; None without a rule
 
     @property
     def rejected(self) -> bool:
-        """Whether it is none of the classes, as far as the classifier can tell."""
+        """Whether the image is out-of-distribution, that is, none of the classes."""
         return self.novelty is not None and self.novelty > 1
 
     @property
     def reason(self) -> str | None:
-        """Why it was rejected, in words; None where it was not."""
+        """Why the image was rejected; None if it was not."""
         if self.novelty is None or not self.rejected:
             return None
         return f"unlike the training pictures: {self.novelty:.1f} times as far from them as the limit"
 
     def top(self, k: int = 1) -> list[tuple[str, float]]:
-        """The `k` likeliest classes with their probabilities, likeliest first; none for an unreadable image."""
+        """The `k` most probable classes with their probabilities, in order; empty for an unreadable image."""
         if self.probabilities is None:
             return []
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
     def at_least(self, probability: float) -> list[tuple[str, float]]:
-        """The classes that are so probable, likeliest first; the likeliest one at any rate."""
+        """The classes with at least this probability, most probable first; the first one is always included."""
         ranked = self.top(len(self.classes))
         return [pair for i, pair in enumerate(ranked) if not i or pair[1] >= probability]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
-    """A backbone, the blocks of its features that the head sees, the head, and the names of its classes."""
+    """A backbone, the feature blocks that the head uses, the head, and the class names."""
 
     classes: tuple[str, ...]
     backbone: Backbone
@@ -89,11 +85,11 @@ class Classifier:
         return self.calibration.novelty if self.calibration else None
 
     def probabilities(self, features: Matrix) -> Matrix:
-        """Features of the head's own blocks, float32 (N, D) → calibrated probabilities, float32 (N, K)."""
+        """Calibrated probabilities, float32 (N, K), from features of the head's blocks, float32 (N, D)."""
         return self.head.probabilities(features)
 
     def predict_features(self, features: Vector, *, image: str = "") -> Prediction:
-        """All features of one image, float32 (width,), as the engine gives them → what is said of it."""
+        """The prediction for one image from all its features, float32 (width,), as the engine returns them."""
         facts, row = self.backbone.facts, features[None]
         rule = self.novelty
         far = float(rule.score(row[:, facts.columns((LAST,))])[0]) if rule else None
@@ -101,7 +97,7 @@ class Classifier:
         return Prediction(image, self.classes, probabilities, novelty=far)
 
     def predict_image(self, image: ImageSource, infer: Engine) -> Prediction:
-        """One image, from its bytes on; one that can't be read is a prediction with an error."""
+        """The prediction for one image from its bytes; an unreadable image gives a prediction with an error."""
         facts = self.backbone.facts
         try:
             pixels = decode(image.read(), facts.size_px, fit=facts.fit)
@@ -112,15 +108,15 @@ class Classifier:
         return self.predict_features(infer(pixels), image=str(image))
 
     def least_probability(self, coverage: float) -> float:
-        """How probable a class must be for a prediction set that holds the truth in a share `coverage` of pictures.
+        """The smallest probability of a class in a prediction set with this coverage of the true class.
 
         Raises:
-            InputError: not a share, or the classifier has no scores of held-out images.
+            InputError: the coverage is not between 0 and 1, or the classifier has no held-out scores.
         """
         return 1 - (self.calibration or Calibration(None, np.zeros(0, np.float32), 0)).allowance(coverage)
 
     def predict(self, images: Dataset | str | Path | list[str]) -> Iterator[Prediction]:
-        """A prediction for each image, in order, as they come; any number of images in the same memory.
+        """Yield a prediction for each image, in order; memory use doesn't depend on the number of images.
 
         Args:
             images: a dataset (labels don't matter), or files, folders and glob patterns.
@@ -141,11 +137,11 @@ class Classifier:
             yield Prediction(problem.id, self.classes, None, problem.reason)
 
     def save(self, folder: Path) -> None:
-        """Write `classifier.json`, `model.xml`, `model.bin` and `head.npz` into `folder`, the first one last.
+        """Write `model.xml`, `model.bin`, `head.npz` and, last, `classifier.json` into `folder`.
 
-        `model.xml` is the whole classifier as one graph: `image` uint8 (1, S, S, 3) in, `probabilities` (1, K) and
+        `model.xml` is the complete classifier as one graph: `image` uint8 (1, S, S, 3) in, `probabilities` (1, K) and
         `features` (1, D) out; and, with a rule for "none of these", `novelty` (1, 1), above 1 for such a picture.
-        `calibration.npz` is written where there is a calibration.
+        `calibration.npz` is written if there is a calibration.
         """
         import openvino as ov
 
@@ -156,7 +152,7 @@ class Classifier:
             facts.columns(self.blocks),
             novelty=(self.novelty, facts.columns((LAST,))) if self.novelty else None,
         )
-        # Beside its place, then moved: the graph at hand may be read from the very file that is written anew.
+        # Write elsewhere, then move: the graph may have been loaded from the very file that is replaced.
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             ov.save_model(whole, Path(beside) / GRAPH, compress_to_fp16=False)
             for name in (WEIGHTS, GRAPH):
@@ -186,10 +182,10 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
-        """Read what `save` wrote.
+        """Load a classifier written by `save`.
 
         Raises:
-            InputError: no run is there, it was written by a later format, or a file of it was damaged.
+            InputError: the folder is not a run, has a later format, or has a damaged file.
         """
         import openvino as ov
 
@@ -198,7 +194,7 @@ class Classifier:
         try:
             classes, blocks, sha256 = tuple(plain["classes"]), tuple(plain["blocks"]), plain["sha256"]
             expected = {name: sha256[name] for name in (GRAPH, WEIGHTS, HEAD)}
-            if CALIBRATION in sha256:  # runs of before have none
+            if CALIBRATION in sha256:  # older runs have none
                 expected[CALIBRATION] = sha256[CALIBRATION]
             facts = BackboneFacts.from_dict(plain["backbone"])
         except (KeyError, TypeError, ValueError) as error:
@@ -213,7 +209,7 @@ class Classifier:
                     "was changed since; copy the run's folder whole, or train again"
                 )
         core = ov.Core()
-        core.set_property({"ENABLE_MMAP": False})  # a file written over in place would kill the process
+        core.set_property({"ENABLE_MMAP": False})  # overwriting a memory-mapped file would crash the process
         graph = without_head(core.read_model(folder / GRAPH))
         calibration = Calibration.load(folder / CALIBRATION) if CALIBRATION in expected else None
         return cls(classes, Backbone(facts, graph), blocks, load_head(folder / HEAD), calibration)
@@ -242,5 +238,5 @@ def _sha256(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What wrote a classifier, for its description."""
+    """The package versions that wrote a classifier, for its description."""
     return {name: importlib.metadata.version(name) for name in ("topwork", "openvino", "numpy", "pillow")}

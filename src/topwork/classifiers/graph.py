@@ -1,4 +1,4 @@
-"""A classifier as one graph: the backbone's, with head and novelty attached; and the backbone without them."""
+"""A classifier as one graph: attaching head and novelty to the backbone, and removing them again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def attach(
     *,
     novelty: tuple[Novelty, np.ndarray[Any, Any]] | None = None,
 ) -> ov.Model:
-    """The whole classifier as one graph: `probabilities` (1, K) first, then `features` (1, D), `novelty` (1, 1).
+    """The complete classifier as one graph with outputs `probabilities` (1, K), `features` (1, D), `novelty` (1, 1).
 
-    `columns`: which features the head sees, int64 (D_head,). `novelty`: the rule for "none of these", and which
-    features it sees; above 1, the picture is none of the classes.
+    `columns`: the features that the head uses, int64 (D_head,). `novelty`: the rule for "none of these" and the
+    features that it uses.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -79,7 +79,7 @@ def _novelty(features: Any, rule: Novelty, columns: np.ndarray[Any, Any]) -> Any
 
 
 def _likeness(y: Any, landmarks: np.ndarray[Any, Any]) -> Any:
-    """exp(−‖y − ℓ‖²) to each landmark, as `heads.head.likeness` has it."""
+    """exp(−‖y − ℓ‖²) to each landmark, as in `heads.head.likeness`."""
     from openvino import opset13 as op
 
     products = op.matmul(y, op.constant(2 * landmarks), False, True)
@@ -90,7 +90,7 @@ def _likeness(y: Any, landmarks: np.ndarray[Any, Any]) -> Any:
 
 
 def without_head(graph: ov.Model) -> ov.Model:
-    """The backbone of what `attach` made: `image` to `features`."""
+    """The backbone of a graph made by `attach`: `image` to `features`."""
     import openvino as ov
 
     graph = graph.clone()

@@ -1,7 +1,7 @@
-"""The training pictures that are nearest to a picture, as its features have it.
+"""The training pictures nearest to a picture in feature space.
 
-`neighbours.npz` in a run's folder: small copies of up to 500 training pictures, and where they lie. Nothing
-else needs the file: whoever wants no training pictures in a run that is passed on may delete it.
+`neighbours.npz` in a run's folder has thumbnails of up to 500 training pictures and their coordinates. Nothing else
+needs the file: delete it to share a run without training pictures.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """`similarity`: the cosine, in -1..1; `thumbnail`: a JPEG."""
+    """A near training picture."""
 
     label: str
-    similarity: float
-    thumbnail: bytes
+    similarity: float  # cosine, in -1..1
+    thumbnail: bytes  # a JPEG
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
-    """`columns`: which features count, int64 (D,); `mean` float32 (D,); `axes` (D, R); `places` (M, R), unit."""
+    """Coordinates and thumbnails of training pictures."""
 
-    columns: Array
-    mean: Array
-    axes: Array
-    places: Array
+    columns: Array  # the features used, int64 (D,)
+    mean: Array  # float32 (D,)
+    axes: Array  # (D, R)
+    places: Array  # unit vectors, (M, R)
     labels: tuple[str, ...]
     thumbnails: tuple[bytes, ...]
 
     def nearest(self, features: Array, k: int = SHOWN) -> list[Neighbour]:
-        """All features of a picture, float32 (W,) → its `k` nearest training pictures, nearest first."""
+        """The `k` nearest training pictures, nearest first, for all features of a picture, float32 (W,)."""
         place = _unit((_prepared(features[None, self.columns]) - self.mean) @ self.axes)[0]
         cosine = self.places @ place
         order = np.argsort(-cosine, kind="stable")[:k]
         return [Neighbour(self.labels[i], float(cosine[i]), self.thumbnails[i]) for i in order]
 
     def save(self, path: Path) -> None:
-        """Plain arrays, no pickle."""
+        """Write an .npz of plain arrays."""
         ends = np.cumsum([len(t) for t in self.thumbnails])
         with path.open("wb") as file:
             np.savez(
@@ -73,14 +73,14 @@ def make_neighbours(
     keys: Sequence[bytes],
     small: Callable[[int], bytes | None],
 ) -> Neighbours:
-    """From training pictures: as many of each class, chosen by their SHA-256, so that the choice stays put.
+    """Choose equally many training pictures per class, by their SHA-256 so that the choice is stable.
 
     Args:
-        features: float32 (N, D), those of `columns` alone.
-        columns: where they stand among all features, int64 (D,).
-        labels: N.
+        features: float32 (N, D), of `columns` alone.
+        columns: their indices among all features, int64 (D,).
+        labels: N labels.
         keys: N SHA-256 digests.
-        small: the JPEG of the picture of a row; None where it can't be made.
+        small: returns the thumbnail of a row as JPEG; None if it can't be made.
     """
     of: dict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(labels)), key=lambda row: keys[row]):
@@ -105,7 +105,7 @@ def make_neighbours(
 
 
 def load_neighbours(folder: Path) -> Neighbours | None:
-    """What a run's folder has; None if it has none.
+    """Load a run's neighbours; None if it has none.
 
     Raises:
         InputError: the file is damaged.
@@ -126,11 +126,11 @@ def load_neighbours(folder: Path) -> Neighbours | None:
                 tuple(jpeg[a:b] for a, b in zip(starts, ends, strict=True)),
             )
     except Exception as error:  # a damaged archive fails in a dozen ways inside zipfile and numpy
-        raise InputError(f"{path}: damaged ({error}); delete it: nothing else needs it") from None
+        raise InputError(f"{path}: damaged ({error}); delete it, nothing else needs it") from None
 
 
 def _prepared(x: Array) -> Array:
-    """Signed roots of unit length, as `novelty` has them."""
+    """Signed square roots, scaled to unit length, as in `novelty`."""
     return _unit(np.sign(x) * np.sqrt(np.abs(x)))
 
 
@@ -139,6 +139,6 @@ def _unit(x: Array) -> Array:
 
 
 def _row_axes(x: Array) -> Array:
-    """Principal axes, least first, of fewer rows than columns."""
+    """Principal axes in ascending order, for fewer rows than columns."""
     _, _, vectors = np.linalg.svd(x, full_matrices=False)
     return np.asarray(vectors[::-1].T)

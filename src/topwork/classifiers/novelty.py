@@ -1,10 +1,10 @@
-"""How far a picture is from all that was learnt: the rule that says "none of these".
+"""Out-of-distribution detection: the rule that says "none of these".
 
-A head divides all of feature space among its classes, and is sure of itself far from every picture it has seen. So a
-picture is measured by its features: Mahalanobis' distance to the nearest class's centre in the directions in which
-the training pictures vary most (Lee et al. 2018, "A simple unified framework for detecting out-of-distribution
-samples", https://arxiv.org/abs/1807.03888), and how much of it lies outside of these directions (as in Wang et al.
-2022, "ViM: Out-of-distribution with virtual-logit matching", https://arxiv.org/abs/2203.10807).
+A head divides all of feature space among its classes and is overconfident far from the training pictures. So a
+picture's distance is measured in feature space: the Mahalanobis distance to the nearest class centre in the
+directions in which the training pictures vary most (Lee et al. 2018, "A simple unified framework for detecting
+out-of-distribution samples", https://arxiv.org/abs/1807.03888), plus the part outside these directions (as in Wang
+et al. 2022, "ViM: Out-of-distribution with virtual-logit matching", https://arxiv.org/abs/2203.10807).
 """
 
 from __future__ import annotations
@@ -16,33 +16,28 @@ from typing import Any
 import numpy as np
 
 AXES = 64  # directions in which distances are measured
-IMAGES_AN_AXIS = 4  # so many images at least are needed for each
-SHRINKAGE = 0.05  # of the covariance towards a round one: Ledoit and Wolf 2004 have the reason
-LEAST = 20  # images, before a rule can be made
-REJECTED = 0.01  # the share of pictures of the known classes that the rule wrongly rejects
+IMAGES_AN_AXIS = 4  # fewest images for each
+SHRINKAGE = 0.05  # of the covariance towards a multiple of the identity: Ledoit and Wolf 2004
+LEAST = 20  # fewest images for a rule
+REJECTED = 0.01  # share of in-distribution pictures that the rule wrongly rejects
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Novelty:
-    """The rule: `score` above 1 is "none of these".
+    """The rule: a picture with a `score` above 1 is "none of these"."""
 
-    `mean` float32 (D,), `axes` (D, R) orthonormal; `whiten` (R, R), `centres` (K, R), whitened; `outside`: the
-    training images' mean square outside of the axes; `threshold`: of the distance; `rate`: the share of pictures of
-    the known classes that lie beyond it, in 0..1.
-    """
-
-    mean: Array
-    axes: Array
-    whiten: Array
-    centres: Array
-    outside: float
-    threshold: float
-    rate: float
+    mean: Array  # float32 (D,)
+    axes: Array  # (D, R), orthonormal
+    whiten: Array  # (R, R)
+    centres: Array  # of the classes, whitened, (K, R)
+    outside: float  # the training images' mean square outside the axes
+    threshold: float  # of the distance
+    rate: float  # share of in-distribution pictures beyond the threshold, 0..1
 
     def distance(self, x: Array) -> Array:
-        """Features of the last layer, float32 (N, D) → their distance, float32 (N,), at least 0."""
+        """The distance, float32 (N,), at least 0, of last-layer features, float32 (N, D)."""
         centred = prepared(x) - self.mean
         inside = centred @ self.axes  # (N, R)
         z = inside @ self.whiten
@@ -53,24 +48,24 @@ class Novelty:
         return np.asarray(np.maximum(near, 0) + rest / self.outside * self.axes.shape[1], np.float32)
 
     def score(self, x: Array) -> Array:
-        """Features → distance / threshold, float32 (N,)."""
+        """Distance / threshold, float32 (N,)."""
         return self.distance(x) / np.float32(self.threshold)
 
 
 def fit_novelty(
     x: Array, targets: Array, folds: Array, *, class_count: int, rate: float = REJECTED
 ) -> Novelty | None:
-    """The rule for the training images' features; None where they are too few for one.
+    """Fit the rule to the training images' features; None if there are too few.
 
-    The threshold is the distance that a share `rate` of images beyond the training set will pass: taken from images
-    measured by a rule that was made without them, the ⌈(1 − rate)(n + 1)⌉-th of n, as in conformal prediction.
+    The threshold is the distance that a share `rate` of new in-distribution images will exceed: the
+    ⌈(1 − rate)(n + 1)⌉-th of n out-of-fold distances, as in conformal prediction.
 
     Args:
-        x: features of the last layer, float32 (N, D).
+        x: last-layer features, float32 (N, D).
         targets: int64 (N,) in 0..K-1.
-        folds: int64 (N,), each image's fold: copies and groups in one.
+        folds: int64 (N,), each image's fold, with copies and groups in one fold.
         class_count: K.
-        rate: the share of pictures of the known classes that may be rejected, above 0 and below 1.
+        rate: the share of in-distribution pictures that may be rejected, above 0 and below 1.
     """
     if len(x) < LEAST:
         return None
@@ -90,9 +85,9 @@ def fit_novelty(
 def novelty_beyond(
     x: Array, targets: Array, beyond: Array, *, class_count: int, rate: float = REJECTED
 ) -> Novelty | None:
-    """The same rule, its threshold from images kept out of all learning: `beyond`, float32 (M, D).
+    """The same rule with its threshold from held-out images, `beyond` float32 (M, D); None with too few images.
 
-    For a network that learnt from the training images themselves. None where either are too few.
+    For a network that was itself tuned on the training images.
     """
     if len(x) < LEAST or len(beyond) < LEAST or not rate > 0:
         return None
@@ -103,7 +98,7 @@ def novelty_beyond(
 
 
 def prepared(x: Array) -> Array:
-    """Features with their strong channels held down: signed roots, made of length 1."""
+    """Signed square roots of features, scaled to unit length, which dampens strong channels."""
     rooted = np.sign(x) * np.sqrt(np.abs(x))
     return np.asarray(rooted / np.maximum(np.linalg.norm(rooted, axis=1, keepdims=True), 1e-12), np.float32)
 
@@ -138,7 +133,7 @@ def _fitted(x: Array, targets: Array, class_count: int) -> Novelty:
 
 
 def _directions(centred: Array, count: int) -> Array:
-    """The directions of largest variance, float32 (D, count), by the smaller of the two matrices of products."""
+    """The directions of largest variance, float32 (D, count), from the smaller of the two Gram matrices."""
     n, d = centred.shape
     if n <= d:
         _, vectors = np.linalg.eigh(centred @ centred.T)

@@ -1,4 +1,4 @@
-"""Score a classifier on labelled images whose features are there."""
+"""Score a classifier on labelled images with extracted features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topwork.features.extract import Features, Matrix
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """An evaluation, and what it was made from: the images' features and the classifier's probabilities (N, K)."""
+    """An evaluation with the images' features and the classifier's probabilities (N, K)."""
 
     evaluation: Evaluation
     features: Features
@@ -25,10 +25,10 @@ class Scored:
 
 
 def score(classifier: Classifier, features: Features, *, majority: str | None = None) -> Scored:
-    """Evaluate a classifier on labelled images whose features were extracted; each is scored exactly once.
+    """Evaluate a classifier on labelled images; each is scored exactly once.
 
     Raises:
-        InputError: a label that is none of the classifier's classes, or none at all.
+        InputError: an image has no label, or one that is not among the classifier's classes.
     """
     targets = targets_for(classifier, features.dataset)
     probabilities = classifier.probabilities(features.matrix(classifier.blocks))
@@ -43,7 +43,7 @@ def score(classifier: Classifier, features: Features, *, majority: str | None = 
 
 
 def targets_for(classifier: Classifier, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Each image's class by its place in the classifier's classes, int64 (N,)."""
+    """Each image's class as an index into the classifier's classes, int64 (N,)."""
     place = {name: i for i, name in enumerate(classifier.classes)}
     for example in dataset:
         if example.label not in place:

@@ -1,1 +1,1 @@
-"""The small classifiers that are grafted onto a backbone's features."""
+"""Heads: small classifiers on a backbone's features. Read `head` first."""

@@ -1,8 +1,8 @@
-"""The nearest class mean: a head for a handful of images a class.
+"""Nearest class mean: a head for a handful of images per class.
 
-A class is the mean of its images' features; an image belongs to the class whose mean is nearest (Mensink
+A class is the mean of its images' features; an image is assigned to the class with the nearest mean (Mensink
 et al. 2013, "Distance-based image classification"; with a softmax over the distances, Snell et al. 2017,
-"Prototypical networks", https://arxiv.org/abs/1703.05175). There is nothing to overfit but the scales.
+"Prototypical networks", https://arxiv.org/abs/1703.05175). Only the scales could overfit.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from numpy.typing import ArrayLike, NDArray
 from topwork.errors import InputError
 from topwork.heads.head import Head, Layer, check_samples, fit_temperature
 
-# How many images' worth of belief that all features vary alike is mixed into each feature's own variance:
-# with a handful of images, a variance of one's own is mostly chance. (Smyth 2004, "moderated" variances.)
+# Weight, in images, of the prior that all features have the same variance: with a handful of images, a feature's
+# own variance is mostly noise. (Smyth 2004, "moderated" variances.)
 PRIOR_IMAGES = 10.0
 
-# With one image a class no image can be left out to see how sure to be. Then an image as far from the
-# others as the classes are from one another on average gets this probability at its own class's mean.
+# With one image per class, no image can be left out for calibration. Then the scale is set such that an image at its
+# own class's mean, with the others at the average distance between classes, gets this probability.
 SURE = 0.9
 
 
 def fit_centroid(
     x: ArrayLike, targets: ArrayLike, *, class_count: int, weights: ArrayLike | None = None
 ) -> Head:
-    """Fit class means to features `x` float (N, D) and `targets` int (N,); one image a class is enough.
+    """Fit class means to features `x` float (N, D) and `targets` int (N,); one image per class is enough.
 
-    Features are divided by their standard deviation within classes, shrunk towards what all features
-    have in common (with one image a class: left as they are). `weights` (N,), at least 0, weigh the
-    images in all of it. The logits are a negative squared distance times a scale under which each image, left
-    out of its own class's mean, gets sensible probabilities; the temperature stays 1.
+    Features are divided by their standard deviation within classes, shrunk towards the mean over all features
+    (with one image per class, they are not scaled). `weights` (N,), at least 0, are the images' weights. The logits
+    are negative squared distances times a scale, which is calibrated by leaving each image out of its own class's
+    mean; the temperature stays 1.
 
     Raises:
         InputError: inputs that do not fit together, or a class without an image.
@@ -47,7 +47,7 @@ def fit_centroid(
     if not mass.all():
         missing = ", ".join(map(str, np.flatnonzero(mass == 0)[:8]))
         raise InputError(
-            f"every class needs an image to have a mean; no image has index {missing} "
+            f"expected at least one image of every class; no image has index {missing} "
             f"(of 0..{class_count - 1}): add images or leave the class out"
         )
     centre = sample @ rows / sample.sum()  # (D,)
@@ -89,7 +89,7 @@ def _scale(
     sample: NDArray[np.float64],
     mass: NDArray[np.float64],
 ) -> float:
-    """What to multiply squared distances with, judged on each image left out of its class's mean."""
+    """The factor of the squared distances, by leave-one-out on the class means."""
     squared = _squared_distances(rows, means)  # (N, K)
     # Without image i, of weight w, its class's mean is (S mean - w x) / (S - w), S being the class's
     # weight: x - that = (x - mean) S / (S - w). So leaving one out stretches the distance to its own class.
@@ -102,12 +102,12 @@ def _scale(
     own = truth[held]
     squared = squared[held]
     squared[np.arange(len(held)), own] *= (mass[own] / rest[held]) ** 2
-    # In units of the typical gap between two classes' distances, so that the search covers the answer.
+    # In units of the typical gap between two classes' distances, so that the optimum is within the search range.
     gaps = np.abs(squared - squared[np.arange(len(held)), own][:, None])
     unit = gaps.sum() / (gaps.size - len(held))
     if not unit > 0:
         return 1.0
-    # Smoothed by Laplace's rule: five images that are all right don't make it certain of the sixth.
+    # Smoothed by Laplace's rule: five correct images don't make the sixth certain.
     temperature = fit_temperature(-squared / unit, own, sample[held], smoothing=1 / (len(held) + 2))
     return float(1 / (unit * temperature))
 

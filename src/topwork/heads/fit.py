@@ -1,4 +1,4 @@
-"""From features and splits to a fitted head: which features, which settings, chosen on held-out images alone."""
+"""Fitting a head to features and splits; features and settings are chosen on held-out images alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One set of features that was tried, and how it did on held-out images."""
+    """A set of features that was tried, with its held-out scores."""
 
     features: str
     width: int
@@ -37,29 +37,24 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A head, the blocks of features it sees, and the candidates it was chosen from (best first).
-
-    `held_out`: how held-out images were had, in words; empty where nothing was chosen. `unseen`: those images, and
-    `unseen_probabilities` float32 (M, K) what a head that had not learnt from them says of each, at this head's
-    temperature; None for a head that is fitted without. `fold_of`: int64 (M,), their folds, if there were any.
-    """
+    """A fitted head and how it was chosen."""
 
     head: Head
-    blocks: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-    held_out: str
-    unseen: Dataset | None = None
-    unseen_probabilities: Array | None = None
-    fold_of: Array | None = None
+    blocks: tuple[str, ...]  # the features that it uses
+    candidates: tuple[Candidate, ...]  # from which it was chosen, best first
+    held_out: str  # how the held-out images were chosen; empty if nothing was chosen
+    unseen: Dataset | None = None  # the held-out images, if any
+    unseen_probabilities: Array | None = None  # of `unseen`, float32 (M, K), by heads not trained on them
+    fold_of: Array | None = None  # int64 (M,), the folds of `unseen`, if any
 
 
 def fit_head(
     features: Features, splits: Splits, recipe: Recipe, *, tensorboard: Path, watch: Watch
 ) -> Fitted:
-    """Fit the head that `recipe.head` names on the training part; the test part is not looked at.
+    """Fit the head that `recipe.head` names on the training part; the test part is not used.
 
     Raises:
-        InputError: too few training images for what was asked.
+        InputError: too few training images for the head.
     """
     if recipe.head.kind in ("linear", "kernel"):
         return _fit_path(features, splits, recipe)
@@ -69,7 +64,7 @@ def fit_head(
 
 
 def sample_weights(targets: Array, given: Array, class_count: int, *, balanced: bool) -> Array:
-    """The images' own weights; balanced, so scaled that each class has the same sum, and the mean is kept."""
+    """The images' own weights; if balanced, scaled to equal class sums with the same mean."""
     if not balanced:
         return given
     totals = np.bincount(targets, given, minlength=class_count)
@@ -119,13 +114,13 @@ def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Pa
 
     blocks = _one_choice(features, recipe)
     train, validation = splits.train, splits.validation
-    if not len(validation):  # a curve to look at, and a temperature, need images that were not learnt from
+    if not len(validation):  # the validation curve and the temperature need held-out images
         fold_of = folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
         train, validation = train.select(np.flatnonzero(fold_of)), train.select(np.flatnonzero(fold_of == 0))
     held_x = features.part(validation).matrix(blocks)
     held_targets, held_weights = _learnt(validation, recipe)
     targets, weights = _learnt(train, recipe)
-    # Products of 32 rows are too small to share: threads that wait for each other cost more than they do.
+    # Products of 32 rows are too small to share: threads cost more by waiting for each other than they save.
     with threadpool_limits(1, user_api="blas"), scalars(tensorboard) as log:
 
         def on_step(step: StepLog) -> None:
@@ -164,14 +159,14 @@ def _fit_centroid(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
 
 
 def _one_choice(features: Features, recipe: Recipe) -> tuple[str, ...]:
-    """The blocks for a head that makes no choice of its own: "auto" is then the last layer, the textbook's."""
+    """The blocks for a head that tries only one choice: "auto" is then the last layer, as in the textbook."""
     if recipe.head.features == "stages":
         return _stages(features)
     return (LAST,)
 
 
 def _stages(features: Features) -> tuple[str, ...]:
-    """All blocks; but of the last layer only its rooted form, where it has one."""
+    """All blocks, with the last layer only in its rooted form, if it has one."""
     names = tuple(b.name for b in features.facts.blocks)
     return tuple(name for name in names if name != LAST) if LAST_ROOTED in names else names
 
@@ -183,9 +178,7 @@ def _learnt(part: Any, recipe: Recipe) -> tuple[Array, Array]:
 
 
 def _calibrated(head: Head, x: Array, targets: Array, weights: Array) -> Head:
-    smoothing = 1 / (
-        len(targets) + 2
-    )  # Laplace's rule: a few images that are all right don't prove certainty
+    smoothing = 1 / (len(targets) + 2)  # Laplace's rule: a few correct images don't prove certainty
     return Head(
         head.kind, head.layers, fit_temperature(head.logits(x), targets, weights, smoothing=smoothing)
     )
@@ -195,21 +188,21 @@ def _fold_count(train: Dataset, recipe: Recipe) -> int:
     n, groups = len(train), max(group_numbers(train)) + 1
     if n >= 4 and groups < 2:
         raise InputError(
-            f"expected training images of two groups or more to choose settings by cross-validation; all {n} are of "
-            "one: add images of another, or use --head centroid, which chooses nothing"
+            f"expected training images of at least two groups to choose settings by cross-validation; all {n} are of "
+            "one: add images of another, or use --head centroid, which has no settings"
         )
     if n < 4:
         raise InputError(
             f"expected at least 4 training images to choose settings by cross-validation; got {n}: "
-            "add photos, or use --head centroid, which chooses nothing"
+            "add photos, or use --head centroid, which has no settings"
         )
     return min(recipe.split.folds, n // 2, groups)
 
 
 def cross_validated(fitted: Fitted) -> tuple[float, ...]:
-    """The accuracy in each fold, 0 to 1, where there were folds: their spread is what another draw would change.
+    """The accuracy in each fold, 0 to 1; empty without folds. Their spread shows the effect of sampling.
 
-    A little too good as a score: the strength of the head was chosen by these very images.
+    Slightly optimistic as a score, since the penalty was chosen on the same images.
     """
     if fitted.fold_of is None or fitted.unseen is None or fitted.unseen_probabilities is None:
         return ()
@@ -218,5 +211,5 @@ def cross_validated(fitted: Fitted) -> tuple[float, ...]:
 
 
 def fold_count(dataset: Dataset, recipe: Recipe) -> int:
-    """As many folds as asked for, or as there are groups."""
+    """The number of folds: as in the recipe, but at most one per group and half the images."""
     return max(2, min(recipe.split.folds, len(dataset) // 2, max(group_numbers(dataset)) + 1))

@@ -1,4 +1,4 @@
-"""What more photos would bring: a learning curve from stored features, and the class that they would help most."""
+"""The effect of more photos: a learning curve from stored features, and the class that would benefit most."""
 
 from __future__ import annotations
 
@@ -14,30 +14,27 @@ from topwork.features.extract import Features
 from topwork.heads.fit import Fitted
 from topwork.heads.linear import fit_linear
 
-SHARES = (0.125, 0.25, 0.5)  # of the training images; the whole is known from cross-validation
-REPEATS = 3  # folds that each share is tried with
-LEAST = 40  # training images, before a curve says anything
-WORTHWHILE = 0.002  # by how much accuracy must rise for a class's photos to be asked for
-MOST = 2.0  # times as many photos as a class has: further no forecast goes
+SHARES = (0.125, 0.25, 0.5)  # of the training images; the full set is known from cross-validation
+REPEATS = 3  # folds in which each share is tried
+LEAST = 40  # fewest training images for a curve
+WORTHWHILE = 0.002  # smallest gain in accuracy for which more photos of a class are suggested
+MOST = 2.0  # times as many photos as a class has: the limit of the forecast
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The curve; and where more photos would help most: `name` (None: nowhere), how many `more`, by what `gain`.
-
-    `gain`: of all images' accuracy, 0 to 1, forecast by the class's own share of errors and the curve's rate.
-    """
+    """The learning curve, and the class for which more photos would help most."""
 
     curve: LearningCurve
-    name: str | None
-    more: int
-    gain: float
+    name: str | None  # of that class; None if no class stands out
+    more: int  # how many more photos of it
+    gain: float  # forecast rise of the overall accuracy, 0 to 1, by the class's share of errors and the curve's rate
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What to tell a person."""
+        """The result in words."""
         n = self.curve.sizes[-1]
         now, then = (100 * (1 - self.curve.error(size)) for size in (n, 2 * n))
         first = (
@@ -53,9 +50,9 @@ class Growth:
 
 
 def growth(features: Features, splits: Splits, fitted: Fitted) -> Growth | None:
-    """Fit heads on parts of the training images, and forecast; None where images are too few, or there were no folds.
+    """Fit heads on parts of the training images and extrapolate; None with too few images or without folds.
 
-    The law is that of `learning_curve.fit_curve`. The strength is the chosen head's, for all sizes alike.
+    The curve is that of `learning_curve.fit_curve`. The penalty is the chosen head's, at all sizes.
     """
     unseen, said, fold_of = fitted.unseen, fitted.unseen_probabilities, fitted.fold_of
     if unseen is None or said is None or fold_of is None or len(unseen) < LEAST or not fitted.candidates:
@@ -65,7 +62,7 @@ def growth(features: Features, splits: Splits, fitted: Fitted) -> Growth | None:
     points = _points(features.part(unseen).matrix(fitted.blocks), targets, weights, fold_of, fitted)
     learnt = round(len(unseen) * (1 - 1 / (int(fold_of.max()) + 1)))
     curve = fit_curve((*points, learnt), (*points.values(), float(wrong.mean())))
-    # The law is drawn for the whole of the training images, of which the last fold's head had not quite all.
+    # The curve is meant for all training images, though each fold's head was trained on slightly fewer.
     curve = LearningCurve(curve.sizes, curve.errors, curve.floor, curve.scale, curve.rate)
     name, more, gain = _neediest(unseen.classes, targets, wrong, curve)
     return Growth(curve, name, more, gain)
@@ -103,7 +100,7 @@ def _points(x: Array, targets: Array, weights: Array, fold_of: Array, fitted: Fi
 def _neediest(
     classes: tuple[str, ...], targets: Array, wrong: Array, curve: LearningCurve
 ) -> tuple[str | None, int, float]:
-    """The class whose photos bring most for each: its errors fall as the curve's do, by its own number of photos."""
+    """The class that gains most per photo, if its errors fall along the curve with its own number of photos."""
     best: tuple[float, str | None, int, float] = (0.0, None, 0, 0.0)
     if curve.scale <= 0:
         return None, 0, 0.0
@@ -122,6 +119,6 @@ def _neediest(
 
 
 def _rounded(count: int) -> int:
-    """To one digit, or two: 'about 40'."""
+    """Rounded to multiples of 5 in the second digit, as in 'about 40'."""
     size = 10 ** max(0, len(str(count)) - 2)
     return max(1, round(count / (5 * size)) * 5 * size) if count >= 10 else count

@@ -1,7 +1,7 @@
-"""The record that every kind of head is fitted into: affine layers, ReLU or likeness between, one temperature.
+"""The record of a fitted head: affine layers, with ReLU or a kernel between them, and a temperature.
 
-A head is small and plain, so that it can be saved as a few arrays, folded into an exported graph, and
-computed with NumPy alone. How it was fitted (`linear`, `kernel`, `mlp`, `centroid`) makes no difference afterwards.
+A head can be saved as a few arrays, folded into an exported graph and computed with NumPy alone. How it was fitted
+(`linear`, `kernel`, `mlp`, `centroid`) makes no difference afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from topwork.errors import InputError
 
 KINDS = ("linear", "kernel", "mlp", "centroid")
 
-# Where a temperature is looked for. Beyond it the probabilities are all-or-nothing, or all alike.
+# The search range of the temperature. Beyond it, the probabilities are all-or-nothing, or uniform.
 TEMPERATURES = (0.05, 20.0)
 
 
@@ -32,9 +32,8 @@ class Layer:
 class Head:
     """A fitted classifier on feature vectors: layers with ReLU between them; the last gives the logits.
 
-    With `landmarks`, float32 (M, R), there are two layers, and between them, for ReLU, an image's likeness to
-    each landmark: exp(−‖y − ℓ‖²). A head sees the matrix it was fitted on: which features that is, is the
-    caller's to know.
+    With `landmarks`, float32 (M, R), there are two layers with a Gaussian kernel between them instead of ReLU: the
+    similarity to each landmark, exp(−‖y − ℓ‖²). The caller must pass the features that the head was fitted on.
 
     >>> layer = Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
     >>> Head("linear", (layer,)).probabilities(np.float32([[2, 2]]))
@@ -48,23 +47,23 @@ class Head:
 
     @property
     def width(self) -> int:
-        """How many features an image must have."""
+        """The number of input features."""
         return int(self.layers[0].weight.shape[0])
 
     @property
     def class_count(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return int(self.layers[-1].bias.shape[0])
 
     def logits(self, x: ArrayLike) -> NDArray[np.float32]:
         """The scores before the softmax, float32 (N, K), of features `x` float32 (N, D), any finite range.
 
-        A row's bits depend on that row alone: not on how many other rows there are, nor on its place.
+        A row's result depends, bit for bit, on that row alone: not on the other rows or its position.
 
         Raises:
             InputError: `x` is not (N, D) with the D that the head was fitted on.
         """
-        # C order matters: matmul takes other routes, with other roundings, for strided rows.
+        # C order matters: for strided rows, matmul uses other kernels, which round differently.
         rows = np.ascontiguousarray(x, dtype=np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise InputError(
@@ -92,7 +91,7 @@ class Head:
 def likeness(y: ArrayLike, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
     """exp(−‖y − ℓ‖²) of each row of `y` float32 (N, R) to each landmark, float32 (N, M) in [0, 1].
 
-    As in `Head.logits`, a row's bits depend on that row alone.
+    As in `Head.logits`, a row's result depends, bit for bit, on that row alone.
     """
     rows = np.ascontiguousarray(y, dtype=np.float32)
     exponent = 2 * _by_row(rows, np.ascontiguousarray(landmarks.T))
@@ -103,13 +102,13 @@ def likeness(y: ArrayLike, landmarks: NDArray[np.float32]) -> NDArray[np.float32
 
 def _by_row(rows: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """`rows @ weight`, each row by itself."""
-    # `rows @ weight` is one matrix product, whose kernels round a row differently by the number
-    # of rows and by the row's place: tiles at the edge add up in another order. Padding to
-    # blocks of 16 or 64 rows does not cure it (OpenBLAS's AVX2 tiles are 12 rows wide: 2 or 3
-    # different results by place). As a stack of (1, D) matrices, each row is one call of the same
+    # `rows @ weight` is one matrix product, whose kernels round a row differently depending on the
+    # number of rows and the row's position: tiles at the edge sum in another order. Padding to
+    # blocks of 16 or 64 rows does not help (OpenBLAS's AVX2 tiles are 12 rows wide: 2 or 3
+    # different results by position). As a stack of (1, D) matrices, each row is one call of the same
     # vector-times-matrix product with the same sizes, hence the same bits, by construction.
-    # It costs about 1 to 8 µs a row for a linear head, 0.1 ms for Dense 512: little next to the
-    # milliseconds that the row's features took.
+    # It costs about 1 to 8 µs a row for a linear head, 0.1 ms for Dense 512: little compared with
+    # the milliseconds for the row's features.
     product: NDArray[np.float32] = np.matmul(rows[:, None, :], weight)[:, 0, :]
     return product
 
@@ -126,14 +125,14 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 def fit_temperature(
     logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, smoothing: float = 0.0
 ) -> float:
-    """The temperature in [0.05, 20] under which held-out `logits` fit their `targets` best; 1.0 if none.
+    """The temperature in [0.05, 20] at which held-out `logits` fit their `targets` best; 1.0 if there are none.
 
-    Minimises the (weighted) negative log-likelihood over one scalar, as Guo et al. 2017, "On calibration
+    Minimises the (weighted) negative log-likelihood over one scalar, as in Guo et al. 2017, "On calibration
     of modern neural networks" (https://arxiv.org/abs/1706.04599). `logits` float (N, K), finite, of
     images the head was not fitted on; `targets` int (N,) in 0..K-1; `weights` (N,), at least 0.
-    `smoothing`, from 0 up to 1, takes that share of each target and spreads it over all classes. A few
-    images that are all right would else ask for the coldest temperature there is; 1 / (N + 2) is
-    Laplace's rule, as in Platt 1999.
+    `smoothing`, from 0 up to 1, takes that share of each target and spreads it over all classes. Otherwise a
+    few images that are all correct would give the lowest possible temperature; 1 / (N + 2) is Laplace's rule,
+    as in Platt 1999.
 
     Raises:
         InputError: shapes that do not fit together, a target out of range, a value that is not finite.
@@ -161,7 +160,7 @@ def fit_temperature(
     if not gap.any():
         return 1.0  # all classes always score the same: no temperature changes anything
     cold, hot = (math.log(bound) for bound in TEMPERATURES)
-    if slope(cold) <= 0:  # even colder would fit better still
+    if slope(cold) <= 0:  # an even lower one would fit better
         return TEMPERATURES[0]
     if slope(hot) >= 0:
         return TEMPERATURES[1]
@@ -174,10 +173,10 @@ def fit_temperature(
 def check_samples(
     x: NDArray[np.floating], targets: ArrayLike, weights: ArrayLike | None, *, class_count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """`targets` as int64 (N,) and `weights` as float64 (N,) (ones if None), once they fit `x` (N, D).
+    """Check that `targets` and `weights` fit `x` (N, D); return them as int64 (N,) and float64 (N,), ones if None.
 
     Raises:
-        InputError: they don't; or there are no rows, a target is not in 0..class_count-1, a value of `x`
+        InputError: shapes don't match, there are no rows, a target is not in 0..class_count-1, a value of `x`
             is not finite, a weight is negative or not finite, or all weights are 0.
     """
     truth = np.asarray(targets)
@@ -191,14 +190,14 @@ def check_samples(
         where = int(np.flatnonzero((truth < 0) | (truth >= class_count))[0])
         raise InputError(
             f"`targets` must be in 0..{class_count - 1}; got {truth[where]} at row {where}: "
-            "leave images without a label out"
+            "remove images without a label"
         )
     if not np.isfinite(x).all():
         where = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
         raise InputError(f"`x` must be finite; row {where} has a value that is not a number or infinite")
     sample = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
     if sample.shape != truth.shape:
-        raise InputError(f"`weights` must have shape {truth.shape}, one a row; got {sample.shape}")
+        raise InputError(f"`weights` must have shape {truth.shape}, one per row; got {sample.shape}")
     if not np.isfinite(sample).all() or sample.min() < 0 or sample.max() == 0:
         raise InputError("`weights` must be finite, none negative, and not all 0")
     return truth.astype(np.int64), sample

@@ -1,11 +1,11 @@
-"""The kernel head: logistic regression on likeness to training images, for boundaries that are no planes.
+"""The kernel head: logistic regression on similarity to training images, for non-linear decision boundaries.
 
-An image's likeness to a landmark ℓ is the Gaussian exp(−‖y − ℓ‖²), where y are its standardised features along
-their 512 strongest principal directions, scaled so that the mean squared distance of two training images is 1.
-Landmarks are training images, at most 2,048 of them. With all training images as landmarks this is kernel
-logistic regression in those coordinates; with fewer, Nyström's approximation of it (Williams and Seeger 2001,
-"Using the Nyström method to speed up kernel machines"): on the landmarks' likeness K = U Λ Uᵀ, the features
-k(y) U Λ^-½ have likenesses as inner products, and the linear head's path is walked over those.
+The similarity to a landmark ℓ is the Gaussian exp(−‖y − ℓ‖²), where y are standardised features along their 512
+strongest principal directions, scaled so that the mean squared distance of two training images is 1. Landmarks are
+training images, at most 2,048 of them. With all training images as landmarks, this is kernel logistic regression in
+those coordinates; with fewer, Nyström's approximation of it (Williams and Seeger 2001, "Using the Nyström method to
+speed up kernel machines"): with the landmarks' kernel matrix K = U Λ Uᵀ, the features k(y) U Λ^-½ have the kernel
+as their inner product, and the linear head's path is computed on them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from topwork.heads.head import Head, Layer, likeness
 from topwork.heads.linear import LinearFit, choose, fold_affine, moments, standardise
 from topwork.heads.logistic import Array, Basis
 
-DIRECTIONS = 512  # what is left out is mostly noise: 512 did better than all, held out
+DIRECTIONS = 512  # the rest is mostly noise: 512 did better than all on held-out images
 LANDMARKS = 2048
 STRENGTHS = tuple(float(f"{10 ** (-1 - i / 2):.3g}") for i in range(11))  # 0.1 … 1e-6
-SMALLEST_LIKENESS = 1e-6  # directions of K below this share of the strongest are float32's rounding
+SMALLEST_LIKENESS = 1e-6  # eigenvalues of K below this share of the largest are float32 rounding
 
 
 def fit_kernel(
@@ -33,7 +33,7 @@ def fit_kernel(
     strengths: tuple[float, ...] = STRENGTHS,
     seed: int = 0,
 ) -> LinearFit:
-    """Fit along `strengths` and keep the one with the least log-loss on held-out images.
+    """Fit along `strengths` and keep the one with the lowest held-out log-loss.
 
     Args:
         x: features, float32 (N, D).
@@ -42,7 +42,7 @@ def fit_kernel(
         folds: int64 (N,) from 0, each image's fold, when there is no validation set; two or more.
         validation: features, targets and weights of images kept out of training.
         strengths: the values of λ, descending.
-        seed: which images become landmarks, where there are more than 2,048.
+        seed: for choosing landmarks, if there are more than 2,048 images.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     project = _projection(x, weights)
@@ -85,7 +85,7 @@ def _projection(x: Array, weights: Array) -> Layer:
     """Features to coordinates in which the mean squared distance of two images is 1."""
     mean, deviation = moments(x, weights)
     basis = Basis.of(standardise(x, mean, deviation), weights)
-    strongest = slice(max(0, len(basis.variances) - DIRECTIONS), None)  # they ascend
+    strongest = slice(max(0, len(basis.variances) - DIRECTIONS), None)  # in ascending order
     spread = float(basis.variances[strongest].sum())  # half the mean squared distance of two images
     chosen = np.eye(len(basis.variances), dtype=np.float32)[strongest] / np.float32(
         np.sqrt(2 * spread) if spread > 0 else 1

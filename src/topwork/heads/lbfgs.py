@@ -2,8 +2,8 @@
 
 Meant for coordinates in which the function is about as curved as ‖·‖²/2: the first step has length 1.
 
-Why not SciPy's: a second BLAS would come with it, whose threads fight with NumPy's over the same cores (four
-times slower, measured on two cores), and the core needs nothing else of it.
+SciPy's is not used because SciPy brings a second BLAS, whose threads compete with NumPy's for the same cores (four
+times slower, measured on two cores), and nothing else in the core needs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_HALVINGS = 30
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Where the search ended: the point, the value there, and how many evaluations it took."""
+    """The result: the point, its value and the number of evaluations."""
 
     point: Vector
     value: float
@@ -37,15 +37,15 @@ def minimise(
     """Minimise `objective` (value and gradient, float64 (M,)) from `start`.
 
     Ends when a step lowers the value by less than `tolerance` relative to it, when no step lowers it any
-    more, or after `most_steps`. For a convex function every pair of step and change of slope has positive
-    curvature, so that halving the step until the value falls enough (Armijo) is all the line search needed.
+    more, or after `most_steps`. For a convex function, every pair of step and gradient change has positive
+    curvature, so halving the step until the value falls enough (Armijo) is a sufficient line search.
     """
     point = start
     value, gradient = objective(point)
     evaluations = 1
     pairs: deque[tuple[Vector, Vector, float]] = deque(
         maxlen=memory
-    )  # step, change of slope, 1 / their product
+    )  # step, gradient change, 1 / their product
     for _ in range(most_steps):
         direction = _direction(gradient, pairs)
         slope = float(gradient @ direction)
@@ -73,7 +73,7 @@ def minimise(
 
 
 def _direction(gradient: Vector, pairs: deque[tuple[Vector, Vector, float]]) -> Vector:
-    """−H·gradient, where H is the inverse Hessian that the remembered pairs tell of (the two-loop recursion)."""
+    """−H·gradient, with H the inverse Hessian approximated from the stored pairs (the two-loop recursion)."""
     direction = -gradient
     shares = []
     for step, change, inverse in reversed(pairs):

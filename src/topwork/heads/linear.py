@@ -1,7 +1,7 @@
 """The linear head: L2-regularised multinomial logistic regression on standardised features.
 
-The strength of the penalty is chosen along a path by the log-loss on held-out images; `topwork.heads.logistic`
-has the problem and how it is solved.
+The strength of the penalty is chosen along a path by the held-out log-loss; `topwork.heads.logistic` describes the
+problem and its solution.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from topwork.heads.head import Head, Layer, fit_temperature
 from topwork.heads.logistic import Array, Basis, walk
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
-PATIENCE = 2  # strengths in a row that may fail to lower the held-out loss before the path ends
-WORTHWHILE = 0.005  # by less than this share of it does not count as lower
-SMALLEST_DEVIATION = 1e-6  # a feature that varies less than this share of the most varying is a constant
+PATIENCE = 2  # strengths in a row without a lower held-out loss before the path ends
+WORTHWHILE = 0.005  # a smaller relative reduction does not count as lower
+SMALLEST_DEVIATION = 1e-6  # relative to the largest deviation; a feature that varies less is constant
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One strength of a path: its objective on all training images, and how it did on held-out ones."""
+    """One strength of a path: its objective on all training images, and its held-out scores."""
 
     strength: float
     objective: float
@@ -32,31 +32,24 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """The head at the best strength; the path that led there; and the logits of the held-out images.
-
-    `held_out_logits`: float32 (M, K): of the validation images, or, with folds, of each training image from the
-    fold in which it was left out.
-    """
+    """The head at the best strength, and the path."""
 
     head: Head
     strength: float
     steps: tuple[Step, ...]
-    held_out_logits: Array
+    held_out_logits: Array  # float32 (M, K): of the validation images or, with folds, out-of-fold
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The best of a path: weights float32 (D, K), biases float (K,), its step; all steps; held-out logits.
+    """The best solution of a path."""
 
-    `temperature`: under which the held-out logits fit best.
-    """
-
-    weight: Array
-    bias: Array
+    weight: Array  # float32 (D, K)
+    bias: Array  # float (K,)
     best: Step
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # all
     held_out_logits: Array
-    temperature: float
+    temperature: float  # at which the held-out logits fit best
 
 
 def fit_linear(
@@ -69,7 +62,7 @@ def fit_linear(
     validation: tuple[Array, Array, Array] | None = None,
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> LinearFit:
-    """Fit along `strengths` and keep the one with the least log-loss on held-out images.
+    """Fit along `strengths` and keep the one with the lowest held-out log-loss.
 
     Args:
         x: features, float32 (N, D).
@@ -112,9 +105,9 @@ def choose(
     validation: tuple[Array, Array, Array] | None,
     strengths: tuple[float, ...],
 ) -> Chosen:
-    """Walk the path over features in their basis; stop when the held-out loss no longer falls.
+    """Compute the path over features in their basis; stop when the held-out loss no longer falls.
 
-    `validation`: features as the basis was made from, targets, weights; or else `folds`.
+    `validation`: features (scaled as those of the basis), targets and weights; if None, `folds` is used.
     """
     problems = weights[None]
     if validation is not None:
@@ -146,7 +139,7 @@ def choose(
         if since >= PATIENCE:
             break
     assert best is not None
-    # Laplace's rule of smoothing: a few images that are all right don't prove certainty.
+    # Laplace's rule of smoothing: a few correct images don't prove certainty.
     temperature = fit_temperature(best[3], held_y, held_w, smoothing=1 / (len(held_y) + 2))
     return Chosen(best[1], best[2], best[0], tuple(steps), best[3], temperature)
 
@@ -159,9 +152,9 @@ def solve_path(
     weights: Array | None = None,
     strengths: tuple[float, ...] = STRENGTHS,
 ) -> Iterator[tuple[Array, Array]]:
-    """The solutions themselves: for each of `strengths`, W (D, K) and b (K,), on the features as they are.
+    """The solution for each of `strengths`, W (D, K) and b (K,), on the given features.
 
-    No standardising, nothing held out: for one who has a path of his own to choose by.
+    Without standardisation or held-out images, for callers that choose by a criterion of their own.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     basis = Basis.of(x, weights)
@@ -176,7 +169,7 @@ def _lower(step: Step, than: Step, *, by: float = 0.0) -> bool:
 
 
 def _out_of_fold(coordinates: Array, u: Array, b: Array, folds: Array) -> Array:
-    """Each image's logits from the problem that left its fold out, float32 (N, K)."""
+    """Out-of-fold logits, float32 (N, K)."""
     logits = np.empty((coordinates.shape[1], len(u)), np.float32)
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
@@ -194,11 +187,11 @@ def _score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]
 
 
 def moments(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Each feature's weighted mean and standard deviation; where a feature is constant, infinity: no say."""
+    """Each feature's weighted mean and standard deviation; infinity if it is constant, so that it is ignored."""
     shares = (weights / weights.sum()).astype(np.float32)
     mean = shares @ x
     deviation = np.sqrt(shares @ np.square(x - mean))
-    # A large constant varies too, by float32's rounding.
+    # A large constant appears to vary, by float32 rounding.
     constant = deviation <= SMALLEST_DEVIATION * np.maximum(deviation.max(), 10 * np.abs(mean))
     return mean, np.where(constant, np.float32(np.inf), deviation)
 
@@ -210,7 +203,7 @@ def standardise(x: Array, mean: Array, deviation: Array) -> Array:
 
 
 def fold_affine(weight: Array, bias: Array, mean: Array, deviation: Array) -> Layer:
-    """The same function of the features as they are: ((x − μ) / σ) W + b = x (W / σ) + (b − μ / σ · W)."""
+    """The same function of unstandardised features: ((x − μ) / σ) W + b = x (W / σ) + (b − μ / σ · W)."""
     weight = weight.astype(np.float64) / deviation[:, None]
     return Layer(
         np.ascontiguousarray(weight, np.float32), (bias - mean.astype(np.float64) @ weight).astype(np.float32)

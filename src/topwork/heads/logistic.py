@@ -4,15 +4,15 @@ It minimises, for weights W (D, K) and biases b, over features x with sample wei
 
     Σ_i w_i · −log softmax(x_i W + b)[y_i]  +  λ/2 · ‖W‖²
 
-for one strength λ after another, from strong to weak, each started from the last one's solution. What makes it
-fast is the choice of coordinates. With the features' covariance XᵀdX = V diag(s) Vᵀ the Hessian of the loss is
+for one strength λ after another, from strong to weak, each starting from the previous solution. The choice of
+coordinates makes it fast. With the features' covariance XᵀdX = V diag(s) Vᵀ, the Hessian of the loss is
 close to h_k·diag(s) in V's coordinates, where h_k = Σ w p_k(1 − p_k) is class k's mean curvature (Böhning 1992
-bounds it by ½). Scaling coordinate (j, k) by 1/√(h_k s_j + λ) makes the problem almost round, and L-BFGS
+bounds it by ½). Scaling coordinate (j, k) by 1/√(h_k s_j + λ) makes the problem well conditioned, and L-BFGS
 (Liu and Nocedal 1989) then needs a handful of steps for each λ. With fewer images than features, V has only as
 many columns as there are images. All folds of a cross-validation share V and are solved at once: a fold is the
-same problem with the weights of its own images at zero.
+same problem with the weights of its own images set to zero.
 
-Arrays lie as (classes, problems, images): the softmax then runs along contiguous rows whatever K is.
+Arrays have the order (classes, problems, images), so that the softmax runs along contiguous rows whatever K is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from topwork.heads.lbfgs import minimise
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-TOLERANCE = 1e-6  # relative decrease of the objective in one step at which a strength is solved
+TOLERANCE = 1e-6  # relative decrease of the objective in one step below which a strength is solved
 MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
 
 
@@ -39,7 +39,7 @@ def walk(
     problems: Array,
     strengths: tuple[float, ...],
 ) -> Iterator[tuple[float, float, Array, Array]]:
-    """For each strength: itself, the first problem's objective, weights u (K, B, R) and biases b (K, B).
+    """Yield each strength with the first problem's objective, weights u (K, B, R) and biases b (K, B).
 
     `coordinates` (R, N); `problems` (B, N): each problem's sample weights.
     """
@@ -57,7 +57,7 @@ def walk(
 
 
 class _Solver:
-    """Some problems over the same coordinates, solved together; keeps its solution for the next strength."""
+    """Solves several problems over the same coordinates together, starting each strength from the last solution."""
 
     def __init__(
         self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array
@@ -69,15 +69,15 @@ class _Solver:
         counts = np.zeros((class_count, len(problems)))
         for k in range(class_count):
             counts[k] = problems[:, targets == k].sum(axis=1)
-        # Start at the weighted class frequencies: the best without features. A class absent from a fold
+        # Start at the weighted class frequencies, the optimum without features. A class absent from a fold
         # counts as half an image.
         prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
         self.b = prior - prior.mean(axis=0)  # (K, B)
         self.u = np.zeros((class_count, len(problems), len(coordinates)))  # (K, B, R)
-        self._before: tuple[Array, Array] | None = None  # the solution for the strength before
+        self._before: tuple[Array, Array] | None = None  # the solution for the previous strength
 
     def solve(self, strength: float) -> float:
-        """Move `u` and `b` to the optimum for this strength; the first problem's objective there."""
+        """Move `u` and `b` to the optimum for this strength; return the first problem's objective there."""
         p = self._go_on(strength)
         curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
         scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
@@ -88,7 +88,9 @@ class _Solver:
             u, b = v[:n_u].reshape(self.u.shape) * scale_u, v[n_u:].reshape(self.b.shape) * scale_b
             p, losses = self._probabilities(u, b)
             images = np.arange(p.shape[2])
-            p[self._targets, :, images] -= 1  # now the gradient by the logits, but for the shares
+            p[self._targets, :, images] -= (
+                1  # now the gradient with respect to the logits, except for the shares
+            )
             p *= self._shares
             gradient_u = (p.reshape(-1, p.shape[2]) @ self._z.T).reshape(u.shape) + strength * u
             gradient_b = p.sum(axis=2, dtype=np.float64)
@@ -104,7 +106,7 @@ class _Solver:
         return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
 
     def _go_on(self, strength: float) -> Array:
-        """Move to where the last two solutions point, if that is better already; p there."""
+        """Extrapolate the last two solutions if that lowers the objective; return p there."""
         here = (self.u, self.b)
         p, losses = self._probabilities(*here)
         if self._before is not None:
@@ -136,15 +138,14 @@ class _Solver:
 class Basis:
     """Features in their principal directions V (D, R).
 
-    `coordinates` (R, N) are the images' features along V; `variances` (R,) theirs; `vectors` @ `mixture` is V. With
-    fewer images than features V = Aᵀ U s^-½ comes from the images, A = U s^½ Vᵀ; it is never formed: the
-    coordinates are s^½ Uᵀ, each image's scaled back by its weight, and weights are lifted by two thin products.
+    With fewer images than features, V = Aᵀ U s^-½ comes from the images, A = U s^½ Vᵀ, and is never formed: the
+    coordinates are s^½ Uᵀ, each image's divided by its weight's root, and `lift` uses two thin products.
     """
 
-    coordinates: Array
-    variances: Array
-    vectors: Array
-    mixture: Array | None
+    coordinates: Array  # the images' features along V, (R, N)
+    variances: Array  # along V, (R,)
+    vectors: Array  # `vectors` @ `mixture` is V
+    mixture: Array | None  # None: the identity
 
     @classmethod
     def of(cls, z: Array, weights: Array) -> Basis:
@@ -153,7 +154,7 @@ class Basis:
         tall = z.shape[0] >= z.shape[1]
         gram = weighted.T @ weighted if tall else weighted @ weighted.T
         variances, directions = np.linalg.eigh(gram)
-        kept = variances > variances[-1] * 1e-6  # the rest is rounding: float32's
+        kept = variances > variances[-1] * 1e-6  # the rest is float32 rounding
         variances, directions = variances[kept], np.ascontiguousarray(directions[:, kept])
         if tall:
             return cls(directions.T @ z.T, variances.astype(np.float64), directions, None)
@@ -162,6 +163,6 @@ class Basis:
         return cls(coordinates, variances.astype(np.float64), weighted.T, directions / deviations)
 
     def lift(self, u: Array) -> Array:
-        """Weights along V, (K, R), as weights of the features, float32 (D, K)."""
+        """Convert weights along V, (K, R), to weights of the features, float32 (D, K)."""
         thin = u.T.astype(np.float32)
         return self.vectors @ (thin if self.mixture is None else self.mixture @ thin)

@@ -1,8 +1,8 @@
-"""The textbook head on stored features: Dense 512, ReLU, Dense K, learnt by Adam in small batches.
+"""The textbook head on stored features: Dense 512, ReLU, Dense K, trained by Adam in mini-batches.
 
-What `tf.keras.Sequential([frozen, Dense(512, "relu"), Dense(K)])` with `Adam()` and sparse cross-entropy
-from logits learns, except that the frozen part was computed once and is not computed again each epoch.
-Features are taken as they are: a backbone's pooled ReLU6 outputs are already of order one.
+Equivalent to `tf.keras.Sequential([frozen, Dense(512, "relu"), Dense(K)])` with `Adam()` and sparse cross-entropy
+from logits, except that the frozen part is computed only once instead of in each epoch.
+Features are not standardised: a backbone's pooled ReLU6 outputs are already of order one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 @dataclass(frozen=True, slots=True)
 class MlpSettings:
-    """How the head learns; the defaults are the textbook's."""
+    """The training settings; the defaults are the textbook's."""
 
     hidden: int = 512
     learning_rate: float = 1e-3
@@ -35,9 +35,9 @@ class MlpSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepLog:
-    """The training loss and accuracy since the epoch began, after `step` steps in all (from 1).
+    """Training loss and accuracy since the start of the epoch, after `step` steps in all (from 1).
 
-    Both are means over the images seen, as Keras reports them: the loss weighted, the accuracy plain.
+    Both are means over the images seen, as in Keras: the loss weighted, the accuracy unweighted.
     """
 
     step: int
@@ -48,7 +48,7 @@ class StepLog:
 
 @dataclass(frozen=True, slots=True)
 class EpochLog:
-    """The validation loss (weighted mean) and accuracy (plain) after epoch `epoch` (from 1)."""
+    """Validation loss (weighted mean) and accuracy (unweighted) after epoch `epoch` (from 1)."""
 
     step: int
     epoch: int
@@ -58,7 +58,7 @@ class EpochLog:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that was logged, in order; `epochs` is empty where there was no validation set."""
+    """The training log, in order; `epochs` is empty without a validation set."""
 
     steps: tuple[StepLog, ...]
     epochs: tuple[EpochLog, ...]
@@ -66,7 +66,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class MlpFit:
-    """A fitted head and how it got there."""
+    """A fitted head and its training log."""
 
     head: Head
     history: History
@@ -89,9 +89,9 @@ def fit_mlp(
     """Fit Dense + ReLU + Dense on features `x` float (N, D) and `targets` int (N,) in 0..class_count-1.
 
     `weights` (N,), at least 0, are sample or class weights; they are scaled to a mean of 1, so that they
-    don't change the learning rate. `validation` is (x, targets, weights or None), looked at after each
-    epoch and never learnt from. Kernels start Glorot-uniform, biases at 0; each epoch is shuffled anew
-    and its last, partial batch is used. `settings.seed` decides all of it.
+    don't change the learning rate. `validation` is (x, targets, weights or None), evaluated after each
+    epoch. Kernels start Glorot-uniform, biases at 0; every epoch is reshuffled and its last, partial batch
+    is used. `settings.seed` determines all randomness.
     `on_step` is called every `settings.log_every` steps, `on_epoch` after each epoch's validation.
 
     Raises:
@@ -159,10 +159,10 @@ Floats = NDArray[np.floating]
 
 
 class _Network:
-    """Two layers whose numbers lie in one flat array, and whose slopes lie in another of the same order.
+    """Two layers with their parameters in one flat array and their gradients in another of the same order.
 
-    One flat array is what lets Adam take all parameters in a few passes. Any float type works: the
-    numerical check of the slopes runs in float64.
+    With one flat array, Adam updates all parameters in a few passes. Any float type works: the numerical
+    gradient check runs in float64.
     """
 
     def __init__(self, flat: Floats, width: int, hidden: int, class_count: int) -> None:
@@ -195,9 +195,9 @@ class _Network:
         return hidden, hidden @ weight_1 + bias_1
 
     def backward(self, x: Floats, targets: NDArray[np.int64], weights: Floats) -> tuple[float, int]:
-        """Fill `slope` with the slopes of the mean weighted loss; the loss's sum, and how many are right."""
+        """Fill `slope` with the gradient of the mean weighted loss; return the loss's sum and the number correct."""
         hidden, logits = self.forward(x)
-        loss, error = _cross_entropy(logits, targets)  # (N,), (N, K): the slope by the logits
+        loss, error = _cross_entropy(logits, targets)  # (N,), (N, K): gradient with respect to the logits
         error *= (weights / len(x))[:, None]
         (_, _), (weight_1, _) = self.layers(self.flat)
         (slope_w0, slope_b0), (slope_w1, slope_b1) = self.layers(self.slope)
@@ -210,7 +210,7 @@ class _Network:
         return float(loss @ weights), int((logits.argmax(axis=1) == targets).sum())
 
     def measure(self, x: Floats, targets: NDArray[np.int64], weights: Floats) -> tuple[float, float]:
-        """The weighted mean loss and the plain accuracy."""
+        """The weighted mean loss and the unweighted accuracy."""
         loss = correct = 0.0
         for chosen in _batches(np.arange(len(x)), 1024):  # bounds the memory of the hidden layer
             logits = self.forward(x[chosen])[1]
@@ -220,7 +220,7 @@ class _Network:
 
 
 def _cross_entropy(logits: Floats, targets: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Each row's loss -log p_target, (N,), and its slope by the logits: p - onehot, (N, K)."""
+    """Each row's loss -log p_target, (N,), and its gradient with respect to the logits: p - onehot, (N, K)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     error = np.exp(shifted)
     total = error.sum(axis=1, keepdims=True)
@@ -237,14 +237,14 @@ class _Adam:
     def __init__(self, flat: Floats, learning_rate: float) -> None:
         self._flat = flat
         self._rate = learning_rate
-        # The moments divided by (1 - beta_1) and (1 - beta_2): two fewer passes over the parameters, as
-        # m = beta_1 m + (1 - beta_1) g becomes m' = beta_1 m' + g; the update takes the factors back in.
+        # The moments divided by (1 - beta_1) and (1 - beta_2) save two passes over the parameters, as
+        # m = beta_1 m + (1 - beta_1) g becomes m' = beta_1 m' + g; the update includes the factors again.
         self._first = np.zeros_like(flat)
         self._second = np.zeros_like(flat)
         self._steps = 0
 
     def step(self, slope: Floats) -> None:
-        """Move the parameters one step against `slope`, whose content is used up."""
+        """Move the parameters one step against `slope`, which is overwritten."""
         self._steps += 1
         root = math.sqrt(1 - BETA_2)
         # p -= rate c2/c1 m / (sqrt(v) + eps), with m = (1 - beta_1) m', sqrt(v) = root sqrt(v').

@@ -48,7 +48,9 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
     recipe, watch = recipe or Recipe(), watch or Silent()
     wanted, clock = recipe.split, Clock()
     dataset = dataset_of(data, recipe)
-    splits_of(dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)  # fail before the work
+    splits_of(
+        dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed
+    )  # fail before the work
     backbone = backbone_for(recipe, watch)
     with features_of(dataset, backbone, recipe, watch, clock) as features:
         if wanted.copies:  # split as in training

@@ -47,7 +47,9 @@ class Difference:
     accuracy_b: float
     interval_a: Interval
     interval_b: Interval
-    comparison: PairedComparison  # b's accuracy minus a's (its "A" is run `b`); images of one group of b count as one
+    comparison: (
+        PairedComparison  # b's accuracy minus a's (its "A" is run `b`); images of one group of b count as one
+    )
     flips: tuple[Flip, ...]  # by falling probability of `b`'s prediction
 
     def to_dict(self) -> dict[str, Any]:

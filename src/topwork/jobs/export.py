@@ -96,9 +96,9 @@ def export(
     if not parity.holds:
         raise TopworkError(
             f"{path}: differs from {run} on {parity.images} pictures: the class is the same in "
-            f"{parity.agreement:.1%} (required: {parity.allowed[1]:.0%}){_of_rejection(parity)}, probabilities differ "
-            f"by up to {parity.gap:.2g} (allowed: {parity.allowed[0]:.2g}); don't ship it; its figures are in "
-            f"{path.name}{PARITY}; {_mend(classifier, precision)}"
+            f"{parity.agreement:.1%} (required: {parity.allowed[1]:.0%}){_of_rejection(parity)}, probabilities "
+            f"differ by up to {parity.gap:.2g} (allowed: {parity.allowed[0]:.2g}); don't ship it; its figures are "
+            f"in {path.name}{PARITY}; {_mend(classifier, precision)}"
         )
     return Exported(path, parity, contents)
 

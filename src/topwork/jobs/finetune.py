@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     from topwork.tuning.tune import Tuned
 
 FROZEN = "frozen"
-MODEL = (GRAPH, WEIGHTS, HEAD, CALIBRATION, DESCRIPTION)  # the description last: it marks the folder as complete
+MODEL = (
+    GRAPH,
+    WEIGHTS,
+    HEAD,
+    CALIBRATION,
+    DESCRIPTION,
+)  # the description last: it marks the folder as complete
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,9 @@ def features_of(
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
         if store.set_aside is not None:
-            watch.say(f"the feature store was damaged; it is now {store.set_aside}, and a new one was created")
+            watch.say(
+                f"the feature store was damaged; it is now {store.set_aside}, and a new one was created"
+            )
         yield features
 
 
