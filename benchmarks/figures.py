@@ -169,10 +169,10 @@ def sentence(figures: list[Figure]) -> str:
     textbook, cold, stored = (by[NAMES[way]] for way in (CLASSIC, COLD, STORED))
     tested = re.match(r"test ([\d.]+)%", cold.note)
     return (
-        "On two cores of a server's processor, without a GPU, the textbook program (a frozen `hub.KerasLayer`, "
-        f"Dense 512, ten\nepochs) takes {textbook.median:.0f} s on 2,624 photos. "
-        f"`topwork train` takes {cold.median:.0f} s the first time and {stored.median:.0f} s\nafter that, "
-        f"and {tested[1] if tested else '?'} % of the test photos are right "
+        "On two cores of a server CPU, without a GPU, the textbook program (a frozen `hub.KerasLayer`, Dense 512, "
+        f"ten epochs)\ntakes {textbook.median:.0f} s on 2,624 photos. `topwork train` takes {cold.median:.0f} s "
+        f"the first time and {stored.median:.0f} s after that, and classifies "
+        f"{tested[1] if tested else '?'} % of the\ntest photos correctly "
         "([how this was measured](docs/benchmarks.md))."
     )
 

@@ -165,7 +165,7 @@ def test_fixes_are_applied_and_photos_are_not_touched(
     [
         ("circle/000.png,blank,leaf out,,,", "unknown suggestion 'leaf out'; did you mean 'leave out'"),
         ("circle/nowhere.png,blank,leave out,,,", "expected the id of a picture"),
-        ("circle/000.png,mislabelled,relabel,,,", "expected a class to give 'circle/000.png'"),
+        ("circle/000.png,mislabelled,relabel,,,", "expected a class for 'circle/000.png'"),
     ],
 )
 def test_wrong_fixes_are_told_with_their_line(line: str, told: str, shapes: Path, tmp_path: Path) -> None:

@@ -80,5 +80,5 @@ def test_a_damaged_file_is_told(run: Run, tmp_path: Path) -> None:
     assert load_neighbours(run.path) is not None
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / NEIGHBOURS).write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"damaged .*delete it: nothing else needs it"):
+        with pytest.raises(InputError, match=r"damaged .*delete it, nothing else needs it"):
             load_neighbours(tmp_path)

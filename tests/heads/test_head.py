@@ -164,7 +164,7 @@ def test_a_weight_of_two_is_the_image_twice() -> None:
         ([[1.0], [1.0]], [0, 2], None, r"`targets` must be in 0\.\.1; got 2 at row 1: remove images without"),
         ([[1.0], [1.0]], [0, -1], None, r"got -1 at row 1"),
         ([[1.0], [np.nan]], [0, 1], None, "`x` must be finite; row 1 has a value"),
-        ([[1.0], [1.0]], [0, 1], [1], r"`weights` must have shape \(2,\), one a row; got \(1,\)"),
+        ([[1.0], [1.0]], [0, 1], [1], r"`weights` must have shape \(2,\), one per row; got \(1,\)"),
         ([[1.0], [1.0]], [0, 1], [1, -1], "`weights` must be finite, none negative, and not all 0"),
         ([[1.0], [1.0]], [0, 1], [0, 0], "not all 0"),
         ([[1.0], [1.0]], [0, 1], [1, np.inf], "must be finite"),

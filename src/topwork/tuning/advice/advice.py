@@ -72,7 +72,7 @@ def predict(
 
 def _seen(seen: Evidence) -> str:
     best = "all stages" if seen.stages > seen.last else "the last layer"
-    probed = f" ({seen.probed:,} of them looked at)" if seen.probed < seen.images else ""
+    probed = f" ({seen.probed:,} of them used)" if seen.probed < seen.images else ""
     return (
         f"Seen: {seen.images:,} training images{probed} of {seen.classes} classes, {seen.smallest_class:,} in the "
         f"smallest; a frozen head is right on {100 * seen.last:.1f} % of held-out images with the last layer and "
