@@ -166,7 +166,9 @@ def test_weights_are_relative_and_a_weight_of_zero_is_no_image() -> None:
 
 
 def test_a_class_without_an_image_is_named() -> None:
-    message = r"expected at least one image of every class; no image has index 1, 3 \(of 0\.\.3\): add images or"
+    message = (
+        r"expected at least one image of every class; no image has index 1, 3 \(of 0\.\.3\): add images or"
+    )
     with pytest.raises(InputError, match=message):
         fit_centroid(np.eye(3), [0, 2, 2], class_count=4)
     with pytest.raises(InputError, match=r"no image has index 1 \(of 0\.\.1\)"):
