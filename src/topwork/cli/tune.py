@@ -69,7 +69,7 @@ def finetune(
     native: Annotated[
         bool | None, typer.Option(help="Tune a SavedModel by its own training mode; with --mode full.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was broken off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume one that was interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune the network of a run; keep what comes of it where it is better."""

@@ -52,8 +52,9 @@ def doubts_text(run: Run) -> list[str]:
     if run.leak:
         low, high = run.leak.interval
         lines.append(
-            f"copies stay on one side: a split blind to them would have tested on {run.leak.images} of "
-            f"{run.leak.tested} images with a copy in training, and claimed {100 * run.leak.accuracy:.1f} % "
+            "near-duplicates stay on one side of the split; a split that ignores them would have tested on "
+            f"{run.leak.images} of {run.leak.tested} images with a copy in training, "
+            f"and claimed {100 * run.leak.accuracy:.1f} % "
             f"(95 %: {100 * low:.1f} to {100 * high:.1f})"
         )
     if run.audit and (told := counts_text(run.audit)):
