@@ -70,9 +70,10 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
 def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(threads(len(x)), user_api="blas"):
+    with threadpool_limits(threads(MANY + 1), user_api="blas"):  # large products, however few the images
         mean, deviation = moments(x, weights)
-        basis = Basis.of(standardise(x, mean, deviation), weights)  # half of the work, shared by both turns
+        basis = Basis.of(standardise(x, mean, deviation), weights)  # the same for each turn
+    with threadpool_limits(threads(len(x)), user_api="blas"):
         for turn in range(AGAIN):
             chosen = choose(
                 basis,
