@@ -18,7 +18,6 @@ from test_copies import encoded, scene
 from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
 from topwork.checks.findings import KINDS, Audit
 from topwork.checks.fixes import apply_fixes
-from topwork.checks.inspect import MANY, threads
 from topwork.checks.labels import doubted_labels
 from topwork.checks.looks import LOOKED_PX, measured, unpacked
 from topwork.checks.oddities import neighbour_distance, odd_pictures, outliers
@@ -30,7 +29,6 @@ from topwork.heads.head import softmax
 from topwork.images.decode import decode
 from topwork.jobs.audit import audit
 from topwork.jobs.train import train
-from topwork.parallel import core_count
 from topwork.recipe import Recipe
 
 Folder = dict[Path, bytes]
@@ -202,14 +200,6 @@ def test_swapped_labels_are_doubted(share: float) -> None:
     assert share < 0.05 or len(hit) >= 0.55 * len(flagged)
     assert np.mean([truth[d.row] == d.instead for d in doubts if d.row in hit]) > 0.9
     assert [d.margin for d in doubts] == sorted((d.margin for d in doubts), reverse=True)
-
-
-def test_large_products_share_the_cores_only_where_these_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 9.0, 9.0))
-    assert threads(MANY + 1) is None
-    assert threads(MANY) == 1
-    monkeypatch.setattr("os.getloadavg", lambda: (9.0 * core_count(), 0.0, 0.0))
-    assert threads(MANY + 1) == 1
 
 
 def test_doubts_are_the_papers_off_diagonal() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,15 +24,15 @@ from topwork.heads.fit import Fitted, fold_count
 from topwork.heads.head import softmax
 from topwork.heads.linear import choose, moments, standardise
 from topwork.heads.logistic import Basis
-from topwork.parallel import core_count
+from topwork.parallel import blas_threads
 from topwork.recipe import Recipe
 from topwork.storage.results import remembered
 
 MANY = 3000  # with more pictures, a head on all stages takes too long
+LARGE = 1000  # images, from which on more threads than one gain in a decomposition
 FEW = 10  # a class with fewer pictures is reported as too small
 # Penalties of the head that finds mislabelled images: strong, so that it doesn't memorise wrong labels.
 STRENGTHS = (0.1, 0.01, 1e-3)
-BUSY = 1.5  # load per core above which other work gets in the way; an audit's own load is at most 1
 AGAIN = 2  # how often the head is fitted: the second time without the labels that seemed wrong
 Array = np.ndarray[Any, np.dtype[Any]]
 METHOD = 2  # of `unseen_probabilities`; increase it whenever its results may change
@@ -70,10 +69,12 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
 def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(threads(MANY + 1), user_api="blas"):  # large products, however few the images
+    with threadpool_limits(
+        blas_threads(len(x), least=LARGE), user_api="blas"
+    ):  # large products, however few the images
         mean, deviation = moments(x, weights)
         basis = Basis.of(standardise(x, mean, deviation), weights)  # the same for each turn
-    with threadpool_limits(threads(len(x)), user_api="blas"):
+    with threadpool_limits(blas_threads(len(x), least=MANY), user_api="blas"):
         for turn in range(AGAIN):
             chosen = choose(
                 basis,
@@ -91,16 +92,6 @@ def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class
             weights = weights.copy()
             weights[doubted] *= 1e-6  # in effect left out, but the folds need every image
     return probabilities
-
-
-def threads(images: int) -> int | None:
-    """The number of BLAS threads for so many images; None for one per core.
-
-    Threads slow small products down. Large ones gain a third on two idle cores; on busy cores, threads that wait
-    for each other took five times as long as a single one.
-    """
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the last minute; Windows has none
-    return 1 if images <= MANY or load > BUSY * core_count() else None
 
 
 def inspect(

@@ -18,9 +18,11 @@ from topwork.heads.head import Head, fit_temperature, softmax
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import LinearFit, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
+from topwork.parallel import blas_threads
 from topwork.progress import Watch
 from topwork.recipe import Recipe
 
+LARGE = 1000  # images, from which on more threads than one gain
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -72,6 +74,8 @@ def sample_weights(targets: Array, given: Array, class_count: int, *, balanced: 
 
 
 def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
+    from threadpoolctl import threadpool_limits
+
     fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
     train, validation = splits.train, splits.validation
     class_count = len(train.classes)
@@ -87,7 +91,10 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
         held = None
         if len(validation):
             held = (features.part(validation).matrix(choices[name]), *_learnt(validation, recipe))
-        fit = fit_along(x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held)
+        with threadpool_limits(blas_threads(len(x), least=LARGE), user_api="blas"):
+            fit = fit_along(
+                x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held
+            )
         step = next(s for s in fit.steps if s.strength == fit.strength)
         candidate = Candidate(name, x.shape[1], fit.strength, step.held_out_loss, step.held_out_accuracy)
         fits[name] = (fit, candidate)
