@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from topwork.cli.text import scorecard
 from topwork.cli.text.scorecard import summary, table
 from topwork.evaluation.evaluate import Evaluation, evaluate
 
@@ -106,7 +105,7 @@ def test_fits_80_columns(classes, seed, n):
     p = rng.dirichlet(np.ones(len(classes)), n)
     e = evaluate(rng.integers(0, len(classes), n), p, classes=classes, weights=rng.random(n) + 0.1)
     text = summary(e) + "\n" + table(e)
-    assert max(scorecard._width(line) for line in text.split("\n")) <= 80
+    assert max(cell_len(line) for line in text.split("\n")) <= 80
 
 
 @pytest.mark.parametrize("module", ["evaluation.evaluate", "cli.text.scorecard", "evaluation.significance"])

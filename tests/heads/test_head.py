@@ -303,6 +303,19 @@ def test_a_claim_of_more_than_the_file(tmp_path: Path) -> None:
         load_head(path)
 
 
+def test_no_bit_of_a_damaged_shape_gives_another_head(tmp_path: Path) -> None:
+    """`np.load` stops reading where the shape says, before the checksum: "(400, 10)" for "(400, 30)" went through."""
+    save_head(_head(400, 30), tmp_path / "head.npz")
+    whole = (tmp_path / "head.npz").read_bytes()
+    at = whole.index(b"(400, 30)")
+    for bit in range(8 * len(b"(400, 30)")):
+        data = bytearray(whole)
+        data[at + bit // 8] ^= 1 << bit % 8
+        (tmp_path / "bad.npz").write_bytes(data)
+        with pytest.raises(InputError, match="is not a head that Topwork saved"):
+            load_head(tmp_path / "bad.npz")
+
+
 def test_any_damage_is_an_input_error(tmp_path: Path) -> None:
     save_head(_head(4, 3), tmp_path / "head.npz")
     whole = (tmp_path / "head.npz").read_bytes()

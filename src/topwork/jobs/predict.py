@@ -99,7 +99,7 @@ def predict_to_csv(
     Columns: those of `printing.csv_columns`, then `novelty`. An image is known by its path as it was given or
     found; what is in the file already, failed or not, isn't predicted again. Rows come in the order of
     `list_images`, so that a file that was gone on with is the same, byte for byte, as one made at once. Memory
-    grows by 16 bytes an image (32 at times), for the digests of those that are done.
+    grows by about 25 bytes an image, for the digests of those that are done.
 
     Args:
         run: a folder that `topwork train` wrote.

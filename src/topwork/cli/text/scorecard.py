@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import numpy as np
 
 from topwork.evaluation.evaluate import ClassScore, Evaluation, Interval
@@ -45,13 +43,25 @@ def table(evaluation: Evaluation, *, rows: int = 20) -> str:
 
     Classes without images stand last. Long names are shortened with "…".
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     scores = sorted(evaluation.per_class, key=_worst_first)
-    shown = scores[:rows]
-    width = max([len("class"), *(_width(_shortened(score.name, NAME_COLUMNS)) for score in shown)])
-    lines = [f"{_padded('class', width)} {'n':>6}  {'precision':>9}  {'recall':>7}  {'(95 %)':<15} {'F1':>7}"]
-    lines += [_row(score, width) for score in shown]
-    if len(scores) > len(shown):
-        lines.append(f"… and {len(scores) - len(shown)} more classes")
+    grid = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
+    grid.add_column("class")
+    grid.add_column("n", justify="right", min_width=6)
+    grid.add_column("precision", justify="right", min_width=10)
+    grid.add_column("recall", justify="right", min_width=8)
+    grid.add_column(" (95 %)", min_width=16)
+    grid.add_column("F1", justify="right", min_width=7)
+    for score in scores[:rows]:
+        doubt = f" ({_range(score.interval)})" if score.interval else ""
+        figures = (_percent(score.precision), _percent(score.recall), doubt, _percent(score.f1))
+        grid.add_row(Text(_shortened(score.name, NAME_COLUMNS)), str(score.n), *figures)
+    lines = "".join(part.text for part in Console(width=COLUMNS).render(grid)).splitlines()
+    if len(scores) > rows:
+        lines.append(f"… and {len(scores) - rows} more classes")
     confusions = _confusions(evaluation)
     if confusions:
         lines += ["", "most often confused (true → predicted: images)", *confusions]
@@ -61,13 +71,6 @@ def table(evaluation: Evaluation, *, rows: int = 20) -> str:
 def _worst_first(score: ClassScore) -> tuple[bool, float, int]:
     # Of equal recalls, the class with more images first: it is the surer fault.
     return score.recall is None, score.recall or 0.0, -score.n
-
-
-def _row(score: ClassScore, width: int) -> str:
-    name = _padded(_shortened(score.name, width), width)
-    doubt = f"({_range(score.interval)})" if score.interval else ""
-    recall, f1 = _percent(score.recall), _percent(score.f1)
-    return f"{name} {score.n:>6}  {_percent(score.precision):>9}  {recall:>7}  {doubt:<15} {f1:>7}"
 
 
 def _confusions(evaluation: Evaluation, count: int = 3) -> list[str]:
@@ -92,20 +95,8 @@ def _range(interval: Interval) -> str:
 
 
 def _shortened(name: str, columns: int) -> str:
+    from rich.cells import cell_len, chop_cells
+
     # A class is often a folder's name, which may hold anything: no control character reaches a terminal.
     name = "".join(c if c.isprintable() else "�" for c in name)
-    if _width(name) <= columns:
-        return name
-    while _width(name) > columns - 1:
-        name = name[:-1]
-    return name + "…"
-
-
-def _padded(name: str, columns: int) -> str:
-    return name + " " * (columns - _width(name))
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal: East Asian wide letters take two, combining marks none."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+    return name if cell_len(name) <= columns else chop_cells(name, columns - 1)[0] + "…"
