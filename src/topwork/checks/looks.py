@@ -82,7 +82,9 @@ def look_at(
 def measured(pixels: Array, size_px: tuple[int, int]) -> Array:
     """uint8 (192, 192, 3) and the file's width and height → one row of the store, float32 (2310,)."""
     cell = LOOKED_PX // THUMBNAIL_PX
-    small = pixels.reshape(THUMBNAIL_PX, cell, THUMBNAIL_PX, cell, 3).mean(axis=(1, 3))
+    # Whole numbers, first down and then across: exact, and a fifth of the time of a mean over both.
+    lines = pixels.reshape(THUMBNAIL_PX, cell, LOOKED_PX * 3).sum(axis=1, dtype=np.uint16)
+    small = lines.reshape(THUMBNAIL_PX, THUMBNAIL_PX, cell, 3).sum(axis=2, dtype=np.uint16) / cell**2
     r, g, b = np.moveaxis(np.rint(small).astype(np.int64), -1, 0)
     packed = (r * 65536 + g * 256 + b).ravel()  # integers below 2^24 are exact in float32
     grey = pixels @ LUMA
