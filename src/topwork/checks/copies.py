@@ -26,7 +26,7 @@ ROUGHLY = 0.35  # smallest correlation of a candidate at 12 px
 FLAT = 4.0  # contrast (of 255) below which a picture has nothing to compare
 LEARNT_FROM = 1000  # pictures from which the common part is estimated
 AT_ONCE, ROWS_AT_ONCE = 256, 1024
-METHOD = 1  # increase it whenever the results may change, so that cached results are not reused
+METHOD = 2  # increase it whenever the results may change, so that cached results are not reused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
