@@ -163,6 +163,11 @@ def table(figures: list[Figure], quick: bool) -> str:
     return "\n".join(lines)
 
 
+def whole(one: Figure) -> str:
+    """As the table has it, without its decimal: rounded once from what stands there, not from what was measured."""
+    return f"{round(one.median, 1):.0f}"
+
+
 def sentence(figures: list[Figure]) -> str:
     """What the README says of it."""
     by = {one.what: one for one in figures}
@@ -170,8 +175,8 @@ def sentence(figures: list[Figure]) -> str:
     tested = re.match(r"test ([\d.]+)%", cold.note)
     return (
         "On two cores of a server CPU, without a GPU, the textbook program (a frozen `hub.KerasLayer`, Dense 512, "
-        f"ten epochs)\ntakes {textbook.median:.0f} s on 2,624 photos. `topwork train` takes {cold.median:.0f} s "
-        f"the first time and {stored.median:.0f} s after that, and classifies "
+        f"ten epochs)\ntakes {whole(textbook)} s on 2,624 photos. `topwork train` takes {whole(cold)} s "
+        f"the first time and {whole(stored)} s after that, and classifies "
         f"{tested[1] if tested else '?'} % of the\ntest photos correctly "
         "([how this was measured](docs/benchmarks.md))."
     )
