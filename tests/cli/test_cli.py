@@ -13,6 +13,7 @@ import pytest
 
 import topwork
 from photos import SHAPES, SIZE_PX, Topwork, one_line, start, write_shapes
+from topwork.cli.main import app
 from topwork.jobs.train import Run
 
 QUICK = ("--size", SIZE_PX, "--precision", "f32")
@@ -77,6 +78,32 @@ def test_settings_come_from_the_recipe_and_then_the_options(
     recipe = topwork.Recipe.load(tmp_path / "run" / "recipe.toml")
     assert (recipe.backbone.size_px, recipe.backbone.precision) == (SIZE_PX, "f32")
     assert (recipe.head.kind, recipe.head.class_weight, recipe.split.seed) == ("centroid", "balanced", 5)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "expected"),
+    [
+        ("", (), (False, True, False)),
+        ("strict = true\n[split]\ncopies = false", (), (True, False, False)),
+        ("[split]\ncopies = false", ("--strict", "--copies"), (True, True, False)),
+        ("[finetune]\nmode = 'auto'", ("--no-copies", "--turns"), (False, False, True)),
+        ("[finetune]\nmode = 'auto'\naugment.turns = true", ("--no-turns",), (False, True, False)),
+    ],
+)
+def test_yes_and_no_of_a_recipe_and_of_the_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, options: tuple[str, ...], expected: object
+) -> None:
+    """What is not given stays as it is in the recipe, for a flag without a `--no-` too."""
+    seen: list[topwork.Recipe] = []
+    monkeypatch.setattr("topwork.jobs.train.train", lambda *_, recipe, **__: seen.append(recipe))
+    monkeypatch.setattr("topwork.cli.text.run.run_text", lambda _: "")
+    (tmp_path / "recipe.toml").write_text(file, encoding="utf-8")
+    app(
+        ["train", "photos", "--out", "run", "--recipe", str(tmp_path / "recipe.toml"), *options],
+        standalone_mode=False,
+    )
+    (recipe,) = seen
+    assert (recipe.strict, recipe.split.copies, recipe.finetune.augment.turns) == expected
 
 
 def test_a_run_can_be_made_again_from_its_recipe(
@@ -234,6 +261,23 @@ def test_version_and_help(call: Topwork) -> None:
     code, _, err = call("trian")
     assert code == 2
     assert "'train'" in err
+
+
+def test_help_tells_each_option_with_its_default(call: Topwork) -> None:
+    _, out, _ = call("train", "--help")
+    told = " ".join(out.split())
+    for text in ("Data: ", "Network: ", "Classifier: ", "Fine-tuning: ", "Output: "):
+        assert text in told
+    for option, default in (
+        ("--backbone <str>", "efficientnet-lite0"),
+        ("--size <int>", "the size it was trained at"),
+        ("--seed <int>", "0"),
+        ("--copies / --no-copies", "yes"),
+        ("--crop <float>", "1"),
+        ("--finetune <head|tail|full|auto>", "head"),
+    ):
+        text = told[told.index(option) :]
+        assert text[: text.index("]")].endswith(f"[default: {default}")
 
 
 @pytest.mark.parametrize("program", [[sys.executable, "-m", "topwork"], ["topwork"]])

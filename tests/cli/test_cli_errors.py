@@ -55,6 +55,31 @@ def test_an_option_that_cannot_be_parsed(
         one_line(told, text)
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--minutes", 5), "--minutes"),
+        (("--crop", 0.7, "--finetune", "head"), "--crop"),
+        (("--colour", 0.1, "--no-turns", "--flips", "both"), "--flips, --turns, --colour"),
+    ],
+)
+def test_an_option_for_tuning_where_nothing_is_tuned(
+    call: Topwork, shapes: Path, tmp_path: Path, options: tuple[object, ...], names: str
+) -> None:
+    told = call("train", shapes, "--out", tmp_path / "run", *QUICK, *options)
+    mend = "add --finetune tail, full or auto, or omit " + ("them" if "," in names else "it")
+    one_line(told, f"topwork: {names}: expected only with fine-tuning, which is off; {mend}\n")
+
+
+def test_a_recipe_that_tunes_takes_options_for_tuning(call: Topwork, shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("[finetune]\nmode = 'tail'", encoding="utf-8")
+    options = ("--recipe", tmp_path / "recipe.toml", "--minutes", 0)
+    one_line(
+        call("train", shapes, "--out", tmp_path / "run", *options),
+        "finetune.minutes must be 0.01 to 100000; got 0",
+    )
+
+
 def test_a_command_that_there_is_not(call: Topwork) -> None:
     one_line(call("trian"), "no such command 'trian'")
     one_line(call("predict"), "missing argument 'run'")

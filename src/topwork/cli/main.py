@@ -13,32 +13,21 @@ import typer
 from topwork.cli.console import quieten_tensorflow
 from topwork.cli.export import export
 from topwork.cli.modules import modules_app
+from topwork.cli.options import (
+    Given,
+    HelpWithHeadings,
+    Json,
+    RecipeFile,
+    Strict,
+    recipe_from,
+    refuse_unused,
+    with_settings,
+)
 from topwork.cli.predict import PredictCommand, predict
 from topwork.cli.review import audit, diff, report
 from topwork.cli.serve import serve
-from topwork.cli.tune import (
-    ColourOption,
-    CropOption,
-    FlipsOption,
-    TurnsOption,
-    advise,
-    changes,
-    finetune,
-    named,
-    settings_of,
-)
+from topwork.cli.tune import advise, finetune
 from topwork.errors import Stopped, TopworkError
-from topwork.recipe import (
-    ClassWeight,
-    FeatureChoice,
-    FinetuneMode,
-    Fit,
-    HeadKind,
-    PixelChoice,
-    Precision,
-    Recipe,
-    Views,
-)
 
 app = typer.Typer(
     name="topwork",
@@ -53,12 +42,6 @@ cache_app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(modules_app, name="modules")
-
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that can't be read.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -77,61 +60,23 @@ def options(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=HelpWithHeadings)
+@with_settings("split", "strict", "backbone", "head", "finetune.mode", "finetune.minutes", "finetune.augment")
 def train(
     data: Annotated[
         str, typer.Argument(help="A folder with one sub-folder a class, a manifest, or an archive.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the run goes: a new folder.")],
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="The network: efficientnet-lite0, -lite1, -lite2, or any handle or path."),
+    out: Annotated[Path, typer.Option(help="Where the run goes: a new folder.", rich_help_panel="Output")],
+    given: Given,
+    fixes: Annotated[
+        Path | None,
+        typer.Option(help="An audit's fixes.csv, as you have edited it.", rich_help_panel="Data"),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    fit: Annotated[Fit | None, typer.Option(help="How a picture becomes square.")] = None,
-    views: Annotated[
-        Views | None, typer.Option(help="Average each picture's features over turned copies.")
-    ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="What the network computes in.")] = None,
-    pixels: Annotated[
-        PixelChoice | None, typer.Option(help="The values that a module wants, if it doesn't show.")
-    ] = None,
-    head: Annotated[HeadKind | None, typer.Option(help="The classifier on top.")] = None,
-    features: Annotated[FeatureChoice | None, typer.Option(help="Which features the head sees.")] = None,
-    class_weight: Annotated[ClassWeight | None, typer.Option(help="Whether rare classes count more.")] = None,
-    tuning: Annotated[
-        FinetuneMode | None,
-        typer.Option("--finetune", help="Tune the network too: its tail, in full, or as is advised (auto)."),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="What tuning may take, about; one epoch at least.")
-    ] = None,
-    flips: FlipsOption = None,
-    turns: TurnsOption = None,
-    crop: CropOption = None,
-    colour: ColourOption = None,
-    test: Annotated[float | None, typer.Option(help="Share of images kept for the test.")] = None,
-    validation: Annotated[
-        float | None, typer.Option(help="Share kept to choose settings by; 0 for cross-validation.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed makes other splits.")] = None,
-    folds: Annotated[int | None, typer.Option(help="Parts of the cross-validation.")] = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option(help="What stays on one side: a manifest's column, or a pattern on the path."),
-    ] = None,
-    copies: Annotated[
-        bool | None, typer.Option(help="Whether to look for copies and odd pictures, and keep copies apart.")
-    ] = None,
-    reject: Annotated[
-        float | None, typer.Option(help="Share of known pictures that may be called none of these; 0: off.")
-    ] = None,
-    fixes: Annotated[Path | None, typer.Option(help="An audit's fixes.csv, as you have edited it.")] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Settings from a file, such as a run's recipe.toml.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
-    strict: Strict = False,
+    recipe: RecipeFile = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the run that --out holds.", rich_help_panel="Output"),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a classifier on labelled photos and test it on some that it has not seen."""
@@ -139,27 +84,14 @@ def train(
     from topwork.cli.text.run import run_json, run_text
     from topwork.jobs.train import train as run_training
 
-    names = ("handle", "size_px", "fit", "views", "precision", "pixels")
-    parts = ("test", "validation", "seed", "folds", "group_by", "copies")
-    base = Recipe.load(recipe) if recipe else Recipe()
-    settings = settings_of(
-        base,
-        backbone=named(names, backbone, size, fit, views, precision, pixels),
-        split=named(parts, test, validation, seed, folds, group_by, copies),
-        head=named(("kind", "features", "class_weight", "reject"), head, features, class_weight, reject),
-        finetune={
-            "mode": tuning,
-            "minutes": minutes,
-            "augment": changes(base.finetune.augment, flips, turns, crop, colour),
-        },
-        strict=strict,
-    )
+    settings = recipe_from(recipe, given)
+    refuse_unused(given, settings)
     run = run_training(data, out, recipe=settings, fixes=fixes, overwrite=overwrite, watch=Console())
     print(run_json(run) if as_json else run_text(run))
 
 
-app.command()(advise)
-app.command()(finetune)
+app.command(cls=HelpWithHeadings)(advise)
+app.command(cls=HelpWithHeadings)(finetune)
 
 
 @app.command()
@@ -188,7 +120,7 @@ def evaluate(
     print(evaluation_json(scored, learned_from=seen) if as_json else evaluation_text(scored))
 
 
-app.command()(audit)
+app.command(cls=HelpWithHeadings)(audit)
 app.command()(report)
 app.command()(diff)
 

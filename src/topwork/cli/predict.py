@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from topwork.cli.options import Json, Strict
 from topwork.errors import InputError, Stopped
 
 if TYPE_CHECKING:
@@ -57,10 +58,8 @@ def predict(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try what failed in the --csv file again.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that can't be read.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")
-    ] = False,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Name the class of each photo, or say that it is none of these."""
     options: dict[str, Any] = {"top": top, "coverage": coverage, "strict": strict}

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from topwork.recipe import Recipe
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
-]
+from topwork.cli.options import Given, Json, RecipeFile, recipe_from, with_settings
 
 
+@with_settings("backbone.handle", "backbone.size_px")
 def audit(
     data: Annotated[str, typer.Argument(help="Labelled photos, as for `train`.")],
+    given: Given,
     out: Annotated[
-        Path | None, typer.Option(help="A new folder for audit.html, audit.json and fixes.csv.")
+        Path | None,
+        typer.Option(help="A new folder for audit.html, audit.json and fixes.csv.", rich_help_panel="Output"),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="The network, as for `train`.")] = None,
-    size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Settings from a file.")] = None,
+    recipe: RecipeFile = None,
     as_json: Json = False,
 ) -> None:
     """Find copies, leaks, wrong labels, odd and unreadable pictures; nothing is changed."""
@@ -30,12 +26,7 @@ def audit(
     from topwork.cli.text.audit import audit_json, audit_text
     from topwork.jobs.audit import audit as run_audit
 
-    settings = Recipe.load(recipe) if recipe else Recipe()
-    network = settings.backbone
-    network = dataclasses.replace(
-        network, handle=backbone or network.handle, size_px=network.size_px if size is None else size
-    )
-    result = run_audit(data, out, recipe=dataclasses.replace(settings, backbone=network), watch=Console())
+    result = run_audit(data, out, recipe=recipe_from(recipe, given), watch=Console())
     print(audit_json(result) if as_json else audit_text(result, out))
 
 
