@@ -30,7 +30,7 @@ demo: $(VENV)/demo-ready   ## train on 2,624 solar cells and print the score bes
 	$(BIN)/topwork demo --out runs/demo --overwrite
 
 bench: $(VENV)/ready   ## the README's figures, measured and written; QUICK=1 prints some in under five minutes
-	$(BIN)/python benchmarks/figures.py $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.figures $(if $(QUICK),--quick)
 
 test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests, each file by one of two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

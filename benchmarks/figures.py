@@ -1,17 +1,16 @@
 """Every figure of the README, measured in one run and written to docs/benchmarks.md and README.md: `make bench`.
 
-    python benchmarks/figures.py [--quick] [--dry]
+    python -m benchmarks.figures [--quick] [--dry]
 
 Measured: what a person waits for before anything happens (`--help`, one photo predicted by a fresh process); the
 main job on the 2,624 solar cells of elpv-dataset, with nothing stored and with all stored, beside the textbook
-program (classic.py says how); the size of an environment that has the core alone. `--quick` leaves the textbook
-program and the environment out, runs the rest once and prints only, in under five minutes; so does `--dry` after
-the whole. Environments are made where they are missing: benchmarks/.venv-classic and benchmarks/.venv-core.
+program (see benchmarks/speed/textbook); the size of an environment that has the core alone. `--quick` leaves the
+textbook program and the environment out, runs the rest once and prints only, in under five minutes; so does `--dry`
+after the whole. Environments are made where they are missing: benchmarks/.venv-classic and benchmarks/.venv-core.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import re
@@ -24,14 +23,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from classic import CLASSIC, COLD, STORED, Row, describe_machine, run_classic, run_topwork
-from classic_env import make_environment
-from classic_module import check_module, make_module
-from elpv import FOLDER, write_elpv
+from benchmarks.data.elpv import FOLDER, write_elpv
+from benchmarks.options import ROOT, WORK, shared_options
+from benchmarks.speed.textbook.compare import (
+    CLASSIC,
+    COLD,
+    STORED,
+    Row,
+    describe_machine,
+    run_classic,
+    run_topwork,
+)
+from benchmarks.speed.textbook.environment import make_environment
+from benchmarks.speed.textbook.module import check_module, make_module
 from topwork.evaluation.significance import wilson
 
-ROOT = Path(__file__).parents[1]
-WORK = ROOT / "benchmarks" / "work"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 HELP, PHOTO, SIZE = (
     "`topwork --help`",
@@ -148,7 +154,7 @@ def table(figures: list[Figure], quick: bool) -> str:
     )
     by = {one.what: one for one in figures}
     lines = [
-        f"`python benchmarks/figures.py{' --quick' if quick else ''}`, {datetime.date.today()}, commit {commit}, "
+        f"`python -m benchmarks.figures{' --quick' if quick else ''}`, {datetime.date.today()}, commit {commit}, "
         f"{machine}, Python {facts['python']},",
         f"OpenVINO {facts['openvino']}, NumPy {facts['numpy']}. Seed 0; medians.",
         "",
@@ -190,8 +196,7 @@ def put(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
+    parser = shared_options(__doc__, quick=False)
     parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
     WORK.mkdir(exist_ok=True)

@@ -15,8 +15,8 @@ from topwork.tuning.advice.forecast import Rule
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("advice")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    return importlib.import_module("benchmarks.accuracy.advice")
 
 
 def made_row(number: int, share: float) -> dict[str, object]:

@@ -59,7 +59,7 @@ _MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd8\xff]"
 )  # one that begins a segment, or the end; no byte of a scan
 
-# Measured by benchmarks/decode.py.
+# Measured by benchmarks/speed/decode.py.
 OVERSAMPLE = 2
 
 # Pillow's classes rather than Image.open, which asks every format in turn and warns above 89 megapixels.

@@ -1,0 +1,1 @@
+"""`topwork train` beside the transfer-learning program of the textbooks, on the same photos. Read `compare` first."""
