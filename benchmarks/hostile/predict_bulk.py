@@ -31,14 +31,14 @@ SIDE_PX, BLOCKS, IN_A_FOLDER, BROKEN = 48, 6, 10_000, 10
 # The command, with every row counted in a file that outlives the process.
 COUNTED = """
 import mmap, struct, sys
-from topwork import rowfile
+from topwork.jobs import predictions_csv
 file = open(sys.argv.pop(1), "r+b")
 counter = mmap.mmap(file.fileno(), 8)
-add = rowfile.Rows.add
+add = predictions_csv.Rows.add
 def counted(*given, **named):
     add(*given, **named)
     counter[:] = struct.pack("<q", struct.unpack("<q", counter[:])[0] + 1)
-rowfile.Rows.add = counted
+predictions_csv.Rows.add = counted
 from topwork.cli.main import main
 main()
 """
