@@ -298,7 +298,9 @@ def test_no_room(server, tmp_path, monkeypatch):
     server.put("/f", BODY)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=64 * 2**20 + 299_999))
-    with pytest.raises(TopworkError, match=r"fetching .*/f needs 0\.3 MB and 67 MB to spare; .* has 67 MB"):
+    with pytest.raises(
+        TopworkError, match=r"fetching .*/f needs 0\.3 MB, and 67 MB must stay free; .* has 67 MB"
+    ):
         fetch(server.url("/f"), tmp_path / "file")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=64 * 2**20 + 300_000))
     got(server, tmp_path)

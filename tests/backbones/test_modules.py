@@ -250,25 +250,21 @@ def test_the_lock_lets_one_thread_in_at_a_time(tmp_path):
 def test_folders_that_refuse(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with (
-        pytest.raises(
-            InputError, match=r"modules are kept in a folder that can be written; got .*file/m/lock"
-        ),
+        pytest.raises(InputError, match=r"modules need a writable folder; got .*file/m/lock"),
         held(tmp_path / "file" / "m" / "lock", waiting=pytest.fail),
     ):
         pass
     full = storage_error(OSError(28, "No space left on device"), tmp_path)
     assert type(full) is TopworkError
-    assert "the disk took no more (No space left on device). Free some space, or set TOPWORK_CACHE" in str(
-        full
-    )
+    assert "No space left on device. Free some space, or set TOPWORK_CACHE" in str(full)
     with pytest.raises(
-        TopworkError, match=r"fetching m needs 1,000,000,000,000 MB and 67 MB to spare; the disk of"
+        TopworkError, match=r"fetching m needs 1,000,000,000,000 MB, and 67 MB must stay free; the disk of"
     ):
         check_room(tmp_path / "not" / "made", 10**18, what="fetching m")
     monkeypatch.setattr(os, "unlink", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no", "f")))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "f").write_bytes(b"")
     with pytest.raises(
-        TopworkError, match=r"can't delete f: no\. End the programs that use it, or delete it by hand"
+        TopworkError, match=r"can't delete f: no\. Close the programs that use it, or delete it manually"
     ):
         discard(tmp_path / "full")

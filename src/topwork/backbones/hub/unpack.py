@@ -1,7 +1,7 @@
 """A module's archive made a folder: all that is in it, or nothing of it where one member could do harm.
 
-Everything is looked at before anything is written, and nothing that an archive says of itself is believed: the bytes
-that come out of it are counted.
+`tarfile` and `zipfile` unpack. Before that every member is looked at, more strictly than by tarfile's "data" filter:
+no links, no name that has to be mended, and no more bytes than allowed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from topwork.errors import InputError, TopworkError
@@ -27,7 +26,7 @@ Packing = Literal["tar", "tar.gz", "zip"]
 
 _BLOCK = 512  # a tar is made of these
 _CHUNK_BYTES = 2**20
-_LARGEST_READ_BYTES = 2**22  # no header has need of more; a trap's claims it
+_LARGEST_READ_BYTES = 2**22  # no header needs more; a hostile one claims it
 # Every way in which a damaged archive is known to fail in the standard library.
 _DAMAGES = (
     tarfile.TarError,
@@ -42,27 +41,15 @@ _DAMAGES = (
     RecursionError,
     NotImplementedError,
 )
+_Member = tuple[str, int, bool, str]  # its name, its size, whether it is a folder, why its kind is refused
 
 
 class DamagedError(TopworkError):
-    """The file is not whole, or its bytes changed on the way; fetching it again may help."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A file in the archive: its name, checked; its size, claimed; and where it lies."""
-
-    name: str
-    size_bytes: int
-    place: Any  # tar: the offset; zip: the ZipInfo
-
-
-class _TooLarge(Exception):
-    """More comes out of the archive than it may hold."""
+    """The file is incomplete or was changed on the way; fetching it again may help."""
 
 
 def packing_of(path: Path) -> Packing | None:
-    """Which kind of archive a file is, by its first bytes, for names lie; None for none of ours."""
+    """Which kind of archive a file is, by its first bytes; None for any other file."""
     with path.open("rb") as file:
         start = file.read(_BLOCK)
     if start.startswith(b"\x1f\x8b"):
@@ -89,96 +76,80 @@ def unpack(
     Files and folders only, with the permissions that new files have here. `shown` is the archive's name in messages.
 
     Raises:
-        InputError: no archive of these kinds; a member with a link, a device, an absolute name, `..` or another name
-            that isn't the same everywhere; too large; too many members; locked.
+        InputError: not one of these archives; a member that is a link, a device or encrypted, or whose name is
+            absolute, holds `..`, or means another file elsewhere; too large; too many members.
         DamagedError: cut short, or its checksums differ.
-        TopworkError: no room for what it says to hold.
+        TopworkError: not enough room on the disk.
     """
     packing = packing_of(archive)
     if packing is None:
         raise InputError(f"{shown}: expected a tar, tar.gz or zip")
+
+    def check(members: Iterable[_Member]) -> None:
+        total = _checked(members, shown, most_bytes, most_members)
+        check_room(target.parent, total, what=f"unpacking {shown}")
+        target.mkdir(parents=True)
+
+    with _damage_told(shown, target):
+        if packing == "zip":
+            with zipfile.ZipFile(archive) as pack:
+                check(map(_zip_member, pack.infolist()))
+                pack.extractall(target)
+            return
+        most = (
+            most_bytes + 4 * _BLOCK * most_members + _CHUNK_BYTES
+        )  # with the headers, long names among them
+        with gzip.open(archive) if packing == "tar.gz" else archive.open("rb") as file:
+            stream: Any = _Capped(file, most, _too_large(shown, most_bytes))
+            with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+                check(_tar_members(tar, compressed=packing == "tar.gz"))
+                tar.extractall(target, [_plain(info) for info in tar.getmembers()], filter="data")
+
+
+def check_zip(path: Path, *, shown: str) -> tuple[str, ...]:
+    """The names in a zip, once all its members were read and their checksums compared. Raises as `unpack` does."""
+    with _damage_told(shown, path), zipfile.ZipFile(path) as pack:
+        _checked(map(_zip_member, pack.infolist()), shown, LARGEST_BYTES, MOST_MEMBERS)
+        if bad := pack.testzip():
+            raise zipfile.BadZipFile(f"Bad CRC-32 of {bad!r}")
+        return tuple(pack.namelist())
+
+
+@contextmanager
+def _damage_told(shown: str, target: Path) -> Iterator[None]:
     try:
-        with (
-            _zipped(archive)
-            if packing == "zip"
-            else _tarred(archive, packing, most_bytes, most_members) as pack
-        ):
-            members, folders = pack.members(shown, most_bytes, most_members)
-            check_room(target.parent, sum(member.size_bytes for member in members), what=f"unpacking {shown}")
-            _write(pack, members, folders, target, shown)
-    except _TooLarge:
-        raise InputError(f"{shown} unpacks to more than {megabytes(most_bytes)}: not unpacked") from None
-    except InputError:
+        yield
+    except TopworkError:
         raise
     except _DAMAGES as error:
         raise DamagedError(
             f"{shown} is damaged and can't be unpacked: {error or type(error).__name__}"
         ) from error
-
-
-def check_zip(path: Path, *, shown: str) -> tuple[str, ...]:
-    """Read a zip through without writing, and hold its checksums to it; the names in it. Raises as `unpack` does."""
-    try:
-        with _zipped(path) as pack:
-            members, _ = pack.members(shown, LARGEST_BYTES, MOST_MEMBERS)
-            for member in members:
-                for _ in pack.read(member):
-                    pass
-    except InputError:
-        raise
-    except _DAMAGES as error:
-        raise DamagedError(f"{shown} is damaged: {error or type(error).__name__}") from error
-    return tuple(member.name for member in members)
-
-
-def _write(pack: _Tar | _Zip, members: list[_Member], folders: list[str], target: Path, shown: str) -> None:
-    try:
-        target.mkdir(parents=True)
-        for folder in folders:
-            (target / folder).mkdir(parents=True, exist_ok=True)
-        for member in members:
-            path = target / member.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as out:  # new, so that nothing is written through something else
-                for piece in pack.read(member):
-                    out.write(piece)
-    except gzip.BadGzipFile:
-        raise
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{shown} holds two members for one name: {Path(error.filename).name!r}") from None
     except OSError as error:
         raise storage_error(error, target) from error
 
 
-class _Gate:
-    """Lets members by, one at a time, that can do no harm, and counts them."""
-
-    def __init__(self, shown: str, most_bytes: int, most_members: int) -> None:
-        self.shown, self.most_bytes, self.most_members = shown, most_bytes, most_members
-        self.files: dict[str, _Member] = {}
-        self.folders: list[str] = []
-        self.seen = self.total = 0
-
-    def admit(self, raw: str, size: int, place: Any, *, folder: bool, refused: str) -> None:
-        """Take a member in. `refused`: why its kind can't be had."""
-        self.seen += 1
-        if self.seen > self.most_members:
-            raise InputError(f"{self.shown} holds more than {self.most_members:,} members: not unpacked")
-        reason = refused or _bad_name(raw)
-        if reason:
-            raise InputError(f"{self.shown} holds {raw!r}, {reason}: nothing of it is unpacked")
-        name = "/".join(part for part in raw.split("/") if part not in ("", "."))
-        if folder:
-            self.folders += [name] if name else []
-            return
-        if size < 0 or not name:
+def _checked(members: Iterable[_Member], shown: str, most_bytes: int, most_members: int) -> int:
+    """How many bytes the files have. Raises `InputError` at the first member that could do harm."""
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
+    total = 0
+    for count, (raw, size, is_folder, refused) in enumerate(members, 1):
+        if count > most_members:
+            raise InputError(f"{shown} holds more than {most_members:,} members: not unpacked")
+        if reason := refused or _bad_name(raw):
+            raise InputError(f"{shown} holds {raw!r}, {reason}: nothing of it is unpacked")
+        name = PurePosixPath(raw.casefold())  # some file systems know no capitals
+        total += size
+        if total > most_bytes:
+            raise _too_large(shown, most_bytes)
+        if size < 0 or not (is_folder or name.name):
             raise ValueError(f"{raw!r} can't be a file")
-        if name in self.files:
-            raise InputError(f"{self.shown} holds two members for one name: {name!r}")
-        self.total += size
-        if self.total > self.most_bytes:
-            raise _TooLarge
-        self.files[name] = _Member(name, size, place)
+        if name in files or (not is_folder and name in folders) or not files.isdisjoint(name.parents):
+            raise InputError(f"{shown} holds two members for one name: {name.name!r}")
+        folders.update(name.parents, [name] if is_folder else [])
+        files.update([] if is_folder else [name])
+    return total
 
 
 def _bad_name(raw: str) -> str:
@@ -194,98 +165,60 @@ def _bad_name(raw: str) -> str:
     return ""
 
 
-class _Tar:
-    def __init__(self, file: _Capped, *, compressed: bool) -> None:
-        self.file, self.compressed = file, compressed
-
-    def members(self, shown: str, most_bytes: int, most_members: int) -> tuple[list[_Member], list[str]]:
-        gate = _Gate(shown, most_bytes, most_members)
-        stream: Any = self.file
-        with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-            for info in tar:
-                refused = "a link" if info.issym() or info.islnk() else ""
-                if not refused and (info.issparse() or not (info.isreg() or info.isdir())):
-                    refused = "a device or another thing that is no plain file"
-                gate.admit(info.name, info.size, info.offset_data, folder=info.isdir(), refused=refused)
-            self.file.seek(tar.offset)
-        # The library takes a damaged header for the end. A whole tar ends with zeros, or where its gzip does.
-        end = self.file.read(_BLOCK)
-        if end != bytes(_BLOCK) and not (self.compressed and end == b""):
-            raise EOFError("it breaks off" if len(end) < _BLOCK else "a header in it is not one")
-        while self.file.read(_CHUNK_BYTES):  # to the end, where the gzip's checksum is
-            pass
-        return list(gate.files.values()), gate.folders
-
-    def read(self, member: _Member) -> Iterator[bytes]:
-        self.file.seek(member.place)
-        left = member.size_bytes
-        while left:
-            piece = self.file.read(min(left, _CHUNK_BYTES))
-            if not piece:
-                raise EOFError(f"it ends inside {member.name}")
-            left -= len(piece)
-            yield piece
+def _zip_member(info: zipfile.ZipInfo) -> _Member:
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
+    refused = ""
+    if kind == stat.S_IFLNK:
+        refused = "a link"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        refused = "a device or another thing that is no plain file"
+    elif info.flag_bits & 1:
+        refused = "which is locked by a password"
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        refused = f"packed by zip's method {info.compress_type}, where stored or deflated is expected"
+    return info.orig_filename, info.file_size, info.is_dir(), refused  # `filename` is cut at a NUL
 
 
-class _Zip:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-
-    def members(self, shown: str, most_bytes: int, most_members: int) -> tuple[list[_Member], list[str]]:
-        gate = _Gate(shown, most_bytes, most_members)
-        for info in self.archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
-            refused = "a link" if kind == stat.S_IFLNK else ""
-            if not refused and kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                refused = "a device or another thing that is no plain file"
-            elif info.flag_bits & 1:
-                refused = "which is locked by a password"
-            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                refused = f"packed by zip's method {info.compress_type}, where stored or deflated is expected"
-            name = info.orig_filename  # `filename` is cut at a NUL
-            gate.admit(name, info.file_size, info, folder=info.is_dir(), refused=refused)
-        return list(gate.files.values()), gate.folders
-
-    def read(self, member: _Member) -> Iterator[bytes]:
-        left = member.size_bytes
-        with self.archive.open(member.place) as file:
-            while piece := file.read(_CHUNK_BYTES):
-                left -= len(piece)
-                yield piece
-        if left:
-            raise EOFError(f"{member.name} is not as long as it says")
+def _tar_members(tar: tarfile.TarFile, *, compressed: bool) -> Iterator[_Member]:
+    for info in tar:
+        refused = "a link" if info.issym() or info.islnk() else ""
+        if not refused and (info.issparse() or not (info.isreg() or info.isdir())):
+            refused = "a device or another thing that is no plain file"
+        yield info.name, info.size, info.isdir(), refused
+    # The library takes a damaged header for the end. A whole tar ends with zeros, or where its gzip does.
+    file: Any = tar.fileobj
+    file.seek(tar.offset)
+    end = file.read(_BLOCK)
+    if end != bytes(_BLOCK) and not (compressed and end == b""):
+        raise EOFError("it breaks off" if len(end) < _BLOCK else "a header in it is not one")
+    while file.read(_CHUNK_BYTES):  # to the end, where the gzip's checksum is
+        pass
 
 
-@contextmanager
-def _zipped(path: Path) -> Iterator[_Zip]:
-    with zipfile.ZipFile(path) as archive:
-        yield _Zip(archive)
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member with the permissions and the time that new files have."""
+    nothing: Any = None
+    return info.replace(mode=nothing, mtime=nothing, deep=False)
 
 
-@contextmanager
-def _tarred(path: Path, packing: Packing, most_bytes: int, most_members: int) -> Iterator[_Tar]:
-    most = most_bytes + 4 * _BLOCK * most_members + _CHUNK_BYTES  # with the headers, long names among them
-    with closing(gzip.open(path) if packing == "tar.gz" else path.open("rb")) as file:
-        yield _Tar(_Capped(file, most), compressed=packing == "tar.gz")
+def _too_large(shown: str, most_bytes: int) -> InputError:
+    return InputError(f"{shown} unpacks to more than {megabytes(most_bytes)}: not unpacked")
 
 
 class _Capped:
-    """As much of a file as `tarfile` needs, which neither gives nor skips more than it should."""
+    """What `tarfile` needs of a file object; past `most` bytes it raises `refusal`, and it reads little at once."""
 
-    def __init__(self, file: IO[bytes] | gzip.GzipFile, most: int) -> None:
-        self.file, self.most = file, most
-
-    def tell(self) -> int:
-        return self.file.tell()
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, most: int, refusal: InputError) -> None:
+        self.file, self.most, self.refusal, self.tell = file, most, refusal, file.tell
 
     def seek(self, offset: int) -> int:
         if offset > self.most:
-            raise _TooLarge
+            raise self.refusal
         return self.file.seek(offset)
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _LARGEST_READ_BYTES:
             raise ValueError(f"a header in it claims {size:,} bytes")
         if self.file.tell() + size > self.most + _LARGEST_READ_BYTES:
-            raise _TooLarge
+            raise self.refusal
         return self.file.read(size)
