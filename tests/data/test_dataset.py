@@ -169,7 +169,7 @@ def test_with_split_and_without():
         (lambda d: d.select([0, 9]), "`indices` must be from 0 to 3; got 0 to 9"),
         (lambda d: d.select([2, 2]), "`indices` must not repeat; got 2 twice"),
         (lambda d: d.with_split("tets"), "unknown split 'tets'; did you mean 'test'?"),
-        (lambda d: d.concatenate(d), "each example needs an id of its own; got '0000' twice in 'letters'"),
+        (lambda d: d.concatenate(d), "example ids must be unique; got '0000' twice in 'letters'"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

@@ -99,7 +99,7 @@ def test_what_is_left_out_is_named() -> None:
     assert dataset.classes == ("a", "c")
     assert dataset.skipped == (
         Problem("extra", "why"),
-        Problem("train/000001", "it has no label"),
+        Problem("train/000001", "no label"),
         Problem("b", "a class without images"),
     )
 

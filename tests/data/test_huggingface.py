@@ -141,11 +141,11 @@ def test_what_has_no_label_or_no_image_is_left_out(tmp_path: Path) -> None:
         ("train/000004", "a"),
     ]
     assert dataset.skipped == (
-        Problem("train/000001", "it has no label"),
-        Problem("train/000002", "it has no label"),
+        Problem("train/000001", "no label"),
+        Problem("train/000002", "no label"),
         Problem("c", "a class without images"),
     )
-    with pytest.raises(ImageError, match=r"the row holds no image"):
+    with pytest.raises(ImageError, match=r"the row has no image"):
         dataset[2].image.read()
 
 
@@ -239,7 +239,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    message = 'the data set hf:owner/name needs an optional part: pip install "topwork[hf]"'
+    message = 'the dataset hf:owner/name needs an optional part: pip install "topwork[hf]"'
     with pytest.raises(topwork.errors.MissingExtra, match=re.escape(message)):
         load("hf:owner/name")
 

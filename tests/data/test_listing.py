@@ -86,8 +86,7 @@ def test_no_room_to_sort() -> None:
         "except Exception as error:\n    print(type(error).__name__, error)"
     )
     assert (
-        "TopworkError a folder of many files is sorted through temporary files; "
-        in finished(start_python(code))[1]
+        "TopworkError a large folder is sorted with temporary files, but " in finished(start_python(code))[1]
     )
 
 

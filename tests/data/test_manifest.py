@@ -136,11 +136,11 @@ OK = '{"path": "a.jpg", "label": "x"}\n'
         ("m.csv", "path,x\n", "got 'path', 'x': 'label' is missing"),
         ("m.csv", "path;label\na;b\n", "got 'path;label': its delimiter seems to be ';', expected a comma"),
         ("m.csv", "", "m.csv: expected the columns path and label; got none"),
-        ("m.csv", "path,label,Label\n", "m.csv: the column 'label' stands there twice: rename one"),
-        ("m.csv", "path,label\n", "m.csv lists no images: expected a row for each, with path and label"),
+        ("m.csv", "path,label,Label\n", "m.csv: there are two columns 'label': rename one"),
+        ("m.csv", "path,label\n", "m.csv lists no images: expected one row per image, with path and label"),
         ("m.csv", "path,label\na.jpg,x\n\nb.jpg,\n", "m.csv, line 4: expected a label for 'b.jpg'; got none"),
         ("m.csv", "path,label\n,x\n", "m.csv, line 2: expected the path of an image; got ''"),
-        ("m.csv", "path,label\na.jpg,x,y\n", "line 2: expected 2 cells as in the header; got 3: put a"),
+        ("m.csv", "path,label\na.jpg,x,y\n", "line 2: expected 2 cells as in the header; got 3: put values"),
         ("m.csv", 'path,label\n"a.jpg,x\n', "m.csv, line 2: not well-formed: unexpected end of data"),
         ("m.csv", b"path,label\na.jpg,caf\xe9\n", "line 2: expected text in UTF-8; got byte 0xe9: save it"),
         ("m.csv", "path,label\na.jpg,x\nb.jpg,y\n./a.jpg,x\n", "lists './a.jpg' twice, in line 2 and line 4"),
@@ -158,7 +158,7 @@ OK = '{"path": "a.jpg", "label": "x"}\n'
         ("m.jsonl", OK + '{"path": 3, "label": "y"}', "line 2: expected the path of an image; got 3"),
         ("m.jsonl", '{"path": "a.jpg", "label": "x", "weight": true}', "finite number above 0; got True"),
         ("m.jsonl", '{"path": "a.jpg", "label": "x", "weight": NaN}', "above 0; got nan"),
-        ("m.parquet", "text", "m.parquet is not a Parquet file that can be read: "),
+        ("m.parquet", "text", "m.parquet is not a readable Parquet file: "),
     ],
 )  # fmt: skip
 def test_faults_are_named_with_their_line(photos, name, text, message):

@@ -72,11 +72,11 @@ def test_litter_is_ignored_and_other_files_are_listed(tmp_path):
     d = load(tmp_path)
     assert rows(d) == [("a/1.jpg", "a"), ("b/1.jpg", "b")]
     assert d.skipped == (
-        Problem("README", "not an image file (no ending)"),
+        Problem("README", "not an image file (no extension)"),
         Problem("a/deep/more.CSV", "not an image file (.csv)"),
         Problem("a/notes.txt", "not an image file (.txt)"),
         Problem("c/", "a class folder without images"),
-        Problem("stray.jpg", "lies beside the class folders, in none of them"),
+        Problem("stray.jpg", "not in a class folder"),
     )
 
 
@@ -107,17 +107,17 @@ def test_splits_are_recognised_only_as_a_whole(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.jpg", "2.jpg"], "expected one folder a class, such as ROOT/cat/1.jpg and ROOT/dog/2.jpg; got 2 "
+        (["1.jpg", "2.jpg"], "expected one folder per class, such as ROOT/cat/1.jpg and ROOT/dog/2.jpg; got 2 "
          "images and no sub-folders: put them into folders, or list them in a manifest (path,label)"),
-        (["1.jpg", "labels.csv"], "no sub-folders: if labels.csv names the classes, give that file"),
-        (["a/1.txt", "a/2.txt", "b/3"], "got no images (2 .txt, 1 no ending)"),
+        (["1.jpg", "labels.csv"], "no sub-folders: if labels.csv lists the labels, give that file"),
+        (["a/1.txt", "a/2.txt", "b/3"], "got no images (2 .txt, 1 no extension)"),
         ([], "ROOT/dog/2.jpg; got no images"),
         (["train/1.jpg", "test/1.jpg"], "got 2 images and none in a class folder"),
         (["a/1.jpg", "b/"], "two classes in ROOT; got only 'a': add a folder for each other class"),
         (["a/b/1.jpg", "a/c/1.jpg"], "got only 'a': if the folders in a/ are the classes, give that folder"),
         (["train/a/1.jpg", "test/a/1.jpg"], "expected at least two classes in ROOT; got only 'a'"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "class 'c' of ROOT is in test but not in train, "
-         "such as test/c/1.jpg: add images of it to train, or take it out"),
+         "such as test/c/1.jpg: add images of it to train, or remove it"),
     ],
 )  # fmt: skip
 def test_other_layouts_are_explained_in_one_line(tmp_path, names, message):
@@ -146,9 +146,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert skipped.keys() == {
         "a/loop/", "a/up/", "b/again/", "b/broken.jpg", "b/self", "b/pipe.jpg", "c/loop/",
     }  # fmt: skip
-    assert skipped["a/loop/"] == "a link to a folder that is read elsewhere"
+    assert skipped["a/loop/"] == "a link to a folder that is read already"
     assert skipped["b/self"].startswith("can't be read: ")
-    assert skipped["b/broken.jpg"] == "a link that leads nowhere"
+    assert skipped["b/broken.jpg"] == "a broken link"
     assert skipped["b/pipe.jpg"] == "not a regular file"
 
 

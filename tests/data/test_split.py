@@ -202,7 +202,7 @@ def with_splits(*names: str | None, labels: str = "") -> Dataset:
         ),
         (
             make([Example("x", FileImage(""), None, split="train"), *with_splits("train", "test")]),
-            "a split needs a label for every example; 'x' of 'made' has none",
+            "splitting needs a label for every example; 'x' of 'made' has none",
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_given_splits_that_cannot_be_used_are_explained(dataset, message):
 
 @pytest.mark.parametrize("part", [split, lambda d: folds(d, 2)])
 def test_given_splits_are_never_silently_ignored(part):
-    with pytest.raises(InputError, match=r"brings splits of its own: use them with `splits_of\(dataset\)`"):
+    with pytest.raises(InputError, match=r"has given splits: use them with `splits_of\(dataset\)`"):
         part(with_splits("train", "train", "test"))
     part(with_splits("train", "train", "test").with_split(None))
     part(with_splits("train", "train", "train"))  # the given train part may be parted further
@@ -229,9 +229,9 @@ def test_given_splits_are_never_silently_ignored(part):
         ({"validation": "0.1"}, "`validation` must be a fraction from 0 to below 1; got '0.1'"),
         (
             {"test": 0.7, "validation": 0.3},
-            "must sum to below 1, so that some are left to train on; got 0.7",
+            "must sum to less than 1, to leave images for training; got 0.7",
         ),
-        ({"strata": ["x"]}, "`strata` must have one text an example, 4; got 1"),
+        ({"strata": ["x"]}, "`strata` must have one text per example, 4; got 1"),
         ({"seed": 0.5}, "`seed` must be a whole number; got 0.5"),
     ],
 )

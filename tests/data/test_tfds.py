@@ -184,7 +184,7 @@ def test_supervised_keys_decide_and_a_split_alone_has_no_mark(tfrecord: Path) ->
         (SHAPES[n % 3], picture(n)[1]) for n in range(1, 6)
     }
     reasons = [p.reason for p in dataset.skipped]
-    assert reasons == ["it has no label", "a class without images"]
+    assert reasons == ["no label", "a class without images"]
     assert dataset.skipped[1] == Problem("star", "a class without images")
 
 
@@ -214,18 +214,18 @@ def test_what_is_missing_is_told(tfrecord: Path, tmp_path: Path) -> None:
     for source, message in {
         "tfds:tiny_shapes:tset": "unknown split 'tset'; did you mean 'test'? Known: test, train, validation",
         "tfds:tiny_shapes:test[x]": "the split 'test[x]' can't be read: ",
-        "tfds:mnits": ("unknown data set tfds:mnits; did you mean tfds:mnist? TensorFlow Datasets names"),
+        "tfds:mnits": ("unknown dataset tfds:mnits; did you mean tfds:mnist? It is not among the"),
         f"tfds:{tfrecord}/tiny_shapes": (
-            f"expected the folder of one version that holds dataset_info.json; got {tfrecord}/tiny_shapes: give "
+            f"expected the folder of one version, with dataset_info.json; got {tfrecord}/tiny_shapes: give "
             f"{tfrecord}/tiny_shapes/1.0.0"
         ),
         f"tfds:{tmp_path}": (
-            f"expected a folder prepared by TensorFlow Datasets (dataset_info.json) at {tmp_path}; got one that "
-            "holds none"
+            f"expected a folder prepared by TensorFlow Datasets (dataset_info.json) at {tmp_path}; got a folder "
+            "without dataset_info.json"
         ),
         f"tfds:{tmp_path}/none": "got no such folder",
         "tfds:no_picture": (
-            "expected one Image and one ClassLabel in tfds:no_picture, or supervised_keys that name them; got "
+            "expected one Image and one ClassLabel in tfds:no_picture, or supervised_keys with their names; got "
             "text (Text), label (Scalar): save"
         ),
     }.items():
@@ -240,7 +240,7 @@ def test_a_data_set_that_cannot_be_prepared(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     folder = tmp_path / "unreachable/1.0.0"
-    message = f"tfds:unreachable can't be downloaded and prepared in {folder}: no network. Prepared elsewhere, it is"
+    message = f"tfds:unreachable can't be downloaded and prepared in {folder}: no network. If it is prepared"
     with pytest.raises(TopworkError, match=re.escape(message)):
         load("tfds:unreachable")
 
@@ -285,9 +285,7 @@ def test_damaged_files_are_told(prepared: Path, tmp_path: Path, kind: str) -> No
 
 def test_another_file_format_is_named(tmp_path: Path) -> None:
     TinyShapes(data_dir=tmp_path, file_format="parquet").download_and_prepare()
-    message = (
-        "is prepared as parquet; expected tfrecord or array_record: prepare it again with `file_format` set"
-    )
+    message = "is prepared as parquet; expected tfrecord or array_record: prepare it again as one of these"
     with pytest.raises(InputError, match=re.escape(message)):
         load(f"tfds:{tmp_path}/tiny_shapes/1.0.0")
 
@@ -296,7 +294,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    message = 'the data set tfds:mnist needs an optional part: pip install "topwork[tfds]"'
+    message = 'the dataset tfds:mnist needs an optional part: pip install "topwork[tfds]"'
     with pytest.raises(topwork.errors.MissingExtra, match=re.escape(message)):
         load("tfds:mnist")
 

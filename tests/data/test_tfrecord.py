@@ -104,7 +104,7 @@ def test_a_file_that_is_cut_or_no_record_file_is_told(tmp_path: Path) -> None:
     assert read() == 3
     for cut in (0, size // 3, 2 * size // 3):  # between two records, it is only seen that some are missing
         path.write_bytes(whole[:cut])
-        message = f"{path} is cut short: expected at least 3 records, found {cut * 3 // size}; prepare"
+        message = f"{path} is truncated: expected at least 3 records, found {cut * 3 // size}; prepare"
         with pytest.raises(InputError, match=re.escape(message)):
             read()
     for bad in (whole[:-1], whole[: size // 3 + 5], b"GIF89a" * 50, whole[:12] + b"\xff" * (size - 12)):

@@ -1,4 +1,5 @@
-"""From a source to a `Dataset` and its splits: names, labels and places of images, never a pixel.
+"""Data sources, the `Dataset` they become, and its splits. Image bytes are not read here.
 
-`sources.load` reads a source, `split.splits_of` parts it; `dataset` holds the records both speak of.
+Start with `sources.load`, which reads a source, and `split.splits_of`, which splits the dataset. The records that
+both use are in `dataset`.
 """

@@ -1,4 +1,4 @@
-"""A compressed tar's plain copy in the cache: made once, so that its images can be read in place."""
+"""Images in zip and tar archives, read in place. A compressed tar is first unpacked to a plain tar in the cache."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from topwork.data.layout import Listing, is_litter
 from topwork.errors import ImageError, InputError, TopworkError
 from topwork.storage.cache import cache_root
 
-# By the first bytes, since names lie: many a .tar is compressed.
+# Compression is detected from the first bytes, because many files named .tar are compressed.
 OPENERS: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-LARGEST_MEMBER_BYTES = 512 * 2**20  # declared; a larger "image" is a mistake or a trap
+LARGEST_MEMBER_BYTES = 512 * 2**20  # declared size; a larger "image" is a mistake or an attack
 _STORED, _DEFLATED, _BZIP2 = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2
 
 
 def plain_tar(path: str) -> str:
-    """The path of the uncompressed tar: the file itself, or its copy, `archives/SHA256.tar` in the cache.
+    """The path of the uncompressed tar: the file itself, or its copy in the cache, `archives/SHA256.tar`.
 
-    Raises `InputError` for a damaged file, `TopworkError` where the copy can't be written.
+    Raises `InputError` if the file is damaged, `TopworkError` if the copy can't be written.
     """
     with Path(path).open("rb") as file:
         start = file.read(6)
@@ -61,7 +61,7 @@ def _unpack(packed: IO[bytes], target: Path, shown: str) -> None:
         with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".tar.part", delete=False) as out:
             part = Path(out.name)
             shutil.copyfileobj(packed, out, 2**20)
-        part.replace(target)  # at once, so that a copy under this name is always whole
+        part.replace(target)  # atomic: a file with this name is always complete
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise InputError(f"{shown} is damaged and can't be unpacked: {error}") from None
     except OSError as error:
@@ -73,33 +73,33 @@ def _unpack(packed: IO[bytes], target: Path, shown: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ZipImage:
-    """A member of a zip, read where it lies.
+    """A member of a zip, read in place.
 
-    Each read opens the file anew and shares nothing, so that threads need no lock and none has to read
-    the archive's directory again (as a `ZipFile` a thread would); the opening costs some microseconds.
+    Each read opens the archive again, which takes a few microseconds. Threads share nothing and need no lock, and
+    the archive's directory is not read again, as it would be with one `ZipFile` per thread.
     """
 
     archive: str
     name: str
-    offset: int  # of the member's own header
+    offset: int  # of the member's local header
     packed_bytes: int
     size_bytes: int
     method: int
     crc: int
 
     def read(self) -> bytes:
-        """The unpacked bytes. Raises `OSError`, or `ImageError` where the archive is damaged."""
+        """The unpacked bytes. Raises `OSError`, or `ImageError` if the archive is damaged."""
         with Path(self.archive).open("rb", buffering=0) as file:
             file.seek(self.offset)
             header = file.read(30)
             if len(header) < 30 or header[:4] != b"PK\3\4":
-                raise ImageError("damaged in the archive: it does not begin where the directory says")
-            file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)  # the name, the extra field
+                raise ImageError("damaged in the archive: there is no file at the offset in its directory")
+            file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)  # name and extra field
             packed = _read_all(file, self.packed_bytes)
         if self.size_bytes == 0:
             return b""
         try:
-            # `size_bytes` caps what is unpacked: a bomb gives no more than it declared.
+            # `size_bytes` limits the output: a zip bomb yields no more than it declared.
             if self.method == _DEFLATED:
                 data = zlib.decompressobj(-15).decompress(packed, self.size_bytes)
             elif self.method == _BZIP2:
@@ -118,7 +118,7 @@ class ZipImage:
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """A member of an uncompressed tar, read where it lies; safe in threads, as `ZipImage` is."""
+    """A member of an uncompressed tar, read in place; thread-safe, like `ZipImage`."""
 
     archive: str
     name: str
@@ -126,7 +126,7 @@ class TarImage:
     size_bytes: int
 
     def read(self) -> bytes:
-        """The bytes. Raises `OSError`, or `ImageError` where the archive ends too early."""
+        """The bytes. Raises `OSError`, or `ImageError` if the archive is truncated."""
         with Path(self.archive).open("rb", buffering=0) as file:
             file.seek(self.offset)
             return _read_all(file, self.size_bytes)
@@ -136,23 +136,23 @@ class TarImage:
 
 
 def is_archive(path: str) -> bool:
-    """Whether the name ends as an archive's does."""
+    """Whether the file name has an archive's extension."""
     return path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def list_archive(path: str) -> Listing:
-    """List the files in an archive. What can't be read safely or at all is in the listing's problems.
+    """List the files in an archive. Members that can't be read safely are listed as problems.
 
-    Links, devices, absolute names, names with "..", and members of more than 512 MiB are not read. Of
-    several members of one name the last counts, as it would in unpacking.
+    These are links, devices, absolute names, names with "..", and members of more than 512 MiB. If several
+    members have the same name, the last one is used, as when unpacking.
 
-    Raises `InputError` for an archive that is damaged or locked by a password.
+    Raises `InputError` if the archive is damaged or password-protected.
     """
     return _list_zip(path) if path.lower().endswith(".zip") else _list_tar(path)
 
 
 class _Members:
-    """Takes members one by one and puts each where it belongs in the listing."""
+    """Collects an archive's members into a listing."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -161,7 +161,10 @@ class _Members:
         self.problems: list[Problem] = []
 
     def admit(self, raw: str, *, folder: bool, unread: str | None, size_bytes: int) -> str | None:
-        """The member's name, if it is a file to be read; else it is noted. `unread`: why it can't be."""
+        """The member's name if it is a file to read, else None, with the member recorded as a folder or a problem.
+
+        `unread` is the reason why the member can't be read, or None.
+        """
         raw = readable(raw.replace("\\", "/"))
         parts = [part for part in raw.split("/") if part not in ("", ".")]
         name = "/".join(parts)
@@ -179,12 +182,12 @@ class _Members:
             self.folders[name] = None
         else:
             if name in self.files:
-                self.problems.append(Problem(name, "twice in the archive: the last one is used"))
+                self.problems.append(Problem(name, "in the archive twice: the last one is used"))
             return name
         return None
 
     def listing(self) -> Listing:
-        for name in self.files:  # archives need not list the folders their files lie in
+        for name in self.files:  # an archive need not list its folders
             while (name := name.rpartition("/")[0]) and name not in self.folders:
                 self.folders[name] = None
         return Listing(readable(self.path), self.files, tuple(self.folders), tuple(self.problems))
@@ -195,20 +198,20 @@ def _list_zip(path: str) -> Listing:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        raise InputError(f"{readable(path)} is not a zip that can be read: {error}") from None
+        raise InputError(f"{readable(path)} is not a readable zip: {error}") from None
     members = _Members(path)
     for info in infos:
         if info.flag_bits & 1:
             raise InputError(
-                f"{readable(path)} is locked by a password ({readable(info.filename)}): "
+                f"{readable(path)} is password-protected ({readable(info.filename)}): "
                 "unpack it and give the folder"
             )
         unread = None
-        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the zip was not made on Unix
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the zip was not made on Unix
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             unread = "a link in the archive" if kind == stat.S_IFLNK else "not a regular file"
         elif info.compress_type not in (_STORED, _DEFLATED, _BZIP2):
-            unread = f"packed by zip method {info.compress_type}; expected stored, deflate or bzip2"
+            unread = f"compressed with zip method {info.compress_type}; expected stored, deflate or bzip2"
         folder = info.filename.endswith(("/", "\\"))
         name = members.admit(info.filename, folder=folder, unread=unread, size_bytes=info.file_size)
         if name is not None:
@@ -238,13 +241,13 @@ def _list_tar(path: str) -> Listing:
                 if name is not None:
                     members.files[name] = TarImage(plain, name, info.offset_data, info.size)
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f"{readable(path)} is not a tar that can be read: {error}") from None
+        raise InputError(f"{readable(path)} is not a readable tar: {error}") from None
     return members.listing()
 
 
 def _read_all(file: IO[bytes], size: int) -> bytes:
     parts = []
-    while size > 0 and (part := file.read(size)):  # an unbuffered read may give less than asked
+    while size > 0 and (part := file.read(size)):  # an unbuffered read may return less than requested
         parts.append(part)
         size -= len(part)
     if size:

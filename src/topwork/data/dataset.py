@@ -1,4 +1,4 @@
-"""The records that every step speaks of: an image's place, an `Example`, an ordered, immutable `Dataset`."""
+"""The records that every step uses: an `ImageSource`, an `Example`, and an ordered, immutable `Dataset`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def readable(name: str) -> str:
-    r"""`name` as text that can be printed and stored: bytes that are not UTF-8 become `\xNN`."""
+    r"""`name` as text that can be printed and stored: bytes that are not valid UTF-8 become `\xNN`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def whole(value: SupportsIndex, name: str) -> int:
-    """`value` as an int. Raises `InputError` for anything else, True and False included."""
+    """`value` as an int. Raises `InputError` if it is not an integer; booleans are not accepted."""
     try:
         if not isinstance(value, bool):
             return operator.index(value)
@@ -35,10 +35,10 @@ def whole(value: SupportsIndex, name: str) -> int:
 
 
 class ImageSource(Protocol):
-    """Where an image's bytes are. `str()` is what to show a person: a path, or archive!member."""
+    """Where an image's bytes are. `str()` gives the name to display: a path, or archive!member."""
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `OSError` or `ImageError` when they can't be had; safe in threads."""
+        """The encoded bytes. Thread-safe. Raises `OSError` or `ImageError` if they can't be read."""
         ...
 
     def __str__(self) -> str: ...
@@ -46,7 +46,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileImage:
-    """An image in a file of its own. The path is a str, since 100,000 of them must be light."""
+    """An image file. The path is a str, which takes less memory than a `Path`: there may be 100,000 of them."""
 
     path: str
 
@@ -60,19 +60,19 @@ class FileImage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image and what is known of it."""
+    """One image with its label, group, weight and split."""
 
     id: str  # unique in its dataset: the path relative to the source's root, with "/"
     image: ImageSource
-    label: str | None = None  # the class's name
-    group: str | None = None  # examples of one group stay on one side of a split
-    weight: float = 1.0  # the sample's weight: finite, above 0
-    split: str | None = None  # one of SPLITS, where the source says so
+    label: str | None = None  # the class name
+    group: str | None = None  # examples of one group stay on the same side of a split
+    weight: float = 1.0  # sample weight: finite, above 0
+    split: str | None = None  # one of SPLITS, if the source defines splits
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An image (or a file, or a folder) that was left out, and why."""
+    """An image, file or folder that was left out, and the reason."""
 
     id: str
     reason: str
@@ -80,15 +80,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Dataset:
-    """An ordered, immutable sequence of examples. Every operation returns a new one; none reads a pixel.
+    """An ordered, immutable sequence of examples. Each operation returns a new dataset; none reads an image.
 
-    `take` and `skip` go by the relative order, exactly as `tf.data` does, so that `d.take(a)`,
-    `d.skip(a).take(b)` and `d.skip(a + b)` part `d`. A folder's order is by class: `shuffle` before
-    taking a prefix, or the prefix holds the first classes alone. A subset keeps the names of all
-    classes and the list of what the source's reading left out.
+    `take` and `skip` use the current order, as in `tf.data`: `d.take(a)`, `d.skip(a).take(b)` and
+    `d.skip(a + b)` are disjoint and together contain all of `d`. A folder is ordered by class, so `shuffle` it
+    before taking a prefix; otherwise the prefix contains only the first classes. A subset keeps all class names,
+    and the list of files that were left out when the source was read.
 
-    Raises `InputError` for ids that repeat, labels not in `classes`, weights or split names that are
-    not allowed, and classes that are not distinct names in sorted order.
+    Raises `InputError` for repeated ids, labels that are not in `classes`, invalid weights or split names, and
+    classes that are not distinct and sorted.
 
     >>> d = Dataset(tuple(Example(c, FileImage(c + ".jpg"), c) for c in "abc"), ("a", "b", "c"), "letters")
     >>> [e.id for e in d.skip(1).take(-1)]
@@ -97,7 +97,7 @@ class Dataset:
 
     examples: tuple[Example, ...]
     classes: tuple[str, ...]
-    name: str  # what it was loaded from
+    name: str  # the source it was loaded from
     skipped: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class Dataset:
         return self.examples[index]
 
     def _with(self, examples: tuple[Example, ...]) -> Dataset:
-        # A subset of what was checked needs no second check, which would make every `take` O(N) in Python.
+        # A subset of a checked dataset needs no second check, which would make each `take` O(N) in Python.
         new = object.__new__(Dataset)
         for field, value in zip(
             ("examples", "classes", "name", "skipped"),
@@ -135,17 +135,17 @@ class Dataset:
         return new
 
     def take(self, n: int) -> Dataset:
-        """The first `n` examples; all of them where `n` is negative or past the end."""
+        """The first `n` examples; all of them if `n` is negative or exceeds their number."""
         n = whole(n, "n")
         return self._with(self.examples if n < 0 else self.examples[:n])
 
     def skip(self, n: int) -> Dataset:
-        """All but the first `n` examples; none where `n` is negative or past the end."""
+        """All but the first `n` examples; none if `n` is negative or exceeds their number."""
         n = whole(n, "n")
         return self._with(() if n < 0 else self.examples[n:])
 
     def shard(self, num_shards: int, index: int) -> Dataset:
-        """Every `num_shards`-th example, beginning with number `index`."""
+        """Every `num_shards`-th example, starting at position `index`."""
         num_shards, index = whole(num_shards, "num_shards"), whole(index, "index")
         if num_shards < 1:
             raise InputError(f"`num_shards` must be at least 1; got {num_shards}")
@@ -154,7 +154,7 @@ class Dataset:
         return self._with(self.examples[index::num_shards])
 
     def shuffle(self, seed: int) -> Dataset:
-        """The same examples in an order that `seed` (0 or more) alone decides, by NumPy's PCG64."""
+        """The same examples in a random order determined by `seed` (0 or more), with NumPy's PCG64."""
         import numpy as np
 
         seed = whole(seed, "seed")
@@ -164,7 +164,7 @@ class Dataset:
         return self._with(tuple(self.examples[i] for i in order.tolist()))
 
     def select(self, indices: Iterable[SupportsIndex]) -> Dataset:
-        """The examples at `indices`, in that order; each at most once. For a mask, give its `flatnonzero`."""
+        """The examples at `indices`, in that order; no index may repeat. For a mask, pass its `flatnonzero`."""
         rows = [whole(i, "indices") for i in indices]
         if rows and not (min(rows) >= 0 and max(rows) < len(self)):
             raise InputError(f"`indices` must be from 0 to {len(self) - 1}; got {min(rows)} to {max(rows)}")
@@ -177,7 +177,7 @@ class Dataset:
         return self._with(tuple(e for e in self.examples if keep(e)))
 
     def concatenate(self, other: Dataset) -> Dataset:
-        """These examples, then the other's; the classes of both. Raises `InputError` if they share an id."""
+        """The examples of both datasets, with the classes of both. Raises `InputError` if they share an id."""
         return Dataset(
             self.examples + other.examples,
             tuple(sorted({*self.classes, *other.classes})),
@@ -186,7 +186,7 @@ class Dataset:
         )
 
     def with_split(self, name: str | None) -> Dataset:
-        """The same examples, all said to lie in the split `name`; None takes the given splits away."""
+        """The same examples, all marked as belonging to the split `name`; None removes the marks."""
         if name is not None and name not in SPLITS:
             raise InputError(one_of(str(name), SPLITS, what="split"))
         return self._with(
@@ -194,11 +194,11 @@ class Dataset:
         )
 
     def labels(self) -> list[str | None]:
-        """Each example's class name, None where it has none."""
+        """Each example's class name; None if it has no label."""
         return [e.label for e in self.examples]
 
     def targets(self) -> NDArray[np.int64]:
-        """Each example's place in `classes`, int64 (N,); -1 where it has no label."""
+        """Each example's index in `classes`, int64 (N,); -1 if it has no label."""
         import numpy as np
 
         places: dict[str | None, int] = {name: i for i, name in enumerate(self.classes)}
@@ -211,7 +211,7 @@ class Dataset:
         return np.fromiter((e.weight for e in self.examples), np.float64, len(self))
 
     def class_counts(self) -> dict[str, int]:
-        """How many examples each class has, in the order of `classes`; 0 where it has none."""
+        """The number of examples of each class, in the order of `classes`."""
         counts = Counter(e.label for e in self.examples)
         return {name: counts[name] for name in self.classes}
 
@@ -228,7 +228,7 @@ def _check(dataset: Dataset) -> None:
         raise InputError(f"`classes` must be distinct names in sorted order; got {classes!r} {where}")
     if len({e.id for e in examples}) < len(examples):
         again = _repeated([e.id for e in examples])
-        raise InputError(f"each example needs an id of its own; got {again!r} twice {where}")
+        raise InputError(f"example ids must be unique; got {again!r} twice {where}")
     known = {None, *classes}
     for e in examples:
         if e.label not in known:

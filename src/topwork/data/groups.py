@@ -1,4 +1,4 @@
-"""Groups: examples that a split must keep on one side, because they show one thing."""
+"""Groups: examples of the same object, which a split must keep on one side."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from topwork.errors import InputError
 
 
 def is_pattern(group_by: str) -> bool:
-    """Whether `--group-by` is a pattern on the path (it has brackets round what names the group), or a column."""
+    """Whether `--group-by` is a regular expression for the path (it contains parentheses) or a column name."""
     return "(" in group_by
 
 
 def group_by_pattern(dataset: Dataset, pattern: str) -> Dataset:
-    r"""Each example's group is what the pattern's brackets find in its id, as Python's `re.search` reads it.
+    r"""Set each example's group to the part of its id that `pattern` captures, as in Python's `re.search`.
 
     Raises:
-        InputError: not a regular expression, or it finds nothing in some id.
+        InputError: `pattern` is not a regular expression, or it captures nothing in some id.
 
     >>> from topwork.data.dataset import Example, FileImage
     >>> d = Dataset(tuple(Example(n, FileImage(n), n[0]) for n in ("a/p1_x.jpg", "b/p1_y.jpg")), ("a", "b"), "d")
@@ -37,24 +37,24 @@ def group_by_pattern(dataset: Dataset, pattern: str) -> Dataset:
         part = next((g for g in found.groups() if g is not None), None) if found else None
         if part is None:
             raise InputError(
-                f"--group-by {pattern!r}: expected its brackets to find the group in every path; in {example.id!r} "
-                "they find nothing"
+                f"--group-by {pattern!r}: expected its parentheses to capture a group in every path; in "
+                f"{example.id!r} they capture nothing"
             )
         groups.append(part)
     return with_groups(dataset, groups)
 
 
 def with_groups(dataset: Dataset, groups: Sequence[str | None]) -> Dataset:
-    """The same examples with other groups, one each; None for none."""
+    """The same examples with new groups, one for each example; None for no group."""
     examples = (dataclasses.replace(e, group=g) for e, g in zip(dataset, groups, strict=True))
     return Dataset(tuple(examples), dataset.classes, dataset.name, dataset.skipped)
 
 
 def joined(dataset: Dataset, together: Iterable[Sequence[int]]) -> Dataset:
-    """The same examples, with the rows of each of `together` in one group, along with the groups they were in.
+    """The same examples, with the rows in each element of `together`, and their previous groups, merged into one.
 
-    A group made of rows alone is named for the first id among them ("copies of …"); one that takes in groups of the
-    user's, for the first of their names. So adding a photo changes the name of a group only if it is in it.
+    A merged group takes the first name, in sorted order, of the user's groups in it; without one, it is named
+    "copies of …" after its first id. So a new photo can only change the name of its own group.
     """
     up: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -82,7 +82,7 @@ def joined(dataset: Dataset, together: Iterable[Sequence[int]]) -> Dataset:
 
 
 def group_numbers(dataset: Dataset) -> list[int]:
-    """Each example's group as a number from 0, in the order they appear; one without a group is alone in its own."""
+    """Each example's group as a number from 0, in order of appearance. Each example without a group gets its own."""
     numbers: dict[tuple[str, str], int] = {}
     return [
         numbers.setdefault(("id", e.id) if e.group is None else ("group", e.group), len(numbers))

@@ -1,4 +1,4 @@
-"""What data sets that others publish under a name have in common: their text, their splits, their images' names."""
+"""What `tfds:` and `hf:` datasets have in common: parsing the source, choosing splits, naming images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from topwork.data.dataset import Dataset, Example, ImageSource, Problem, class_n
 from topwork.data.layout import SPLIT_FOLDERS, check_classes
 from topwork.errors import InputError, one_of
 
-# A drive's letter and a version (`:1.0.0`) hold a colon too.
+# A drive letter and a version (`:1.0.0`) also contain a colon.
 _TEXT = re.compile(
     r"(?P<place>(?:[A-Za-z]:[\\/])?[^:]+(?::(?:\d[\w.*]*|experimental_latest))?)(?::(?P<split>[^:].*))?"
 )
@@ -19,17 +19,17 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One example as its source has it."""
+    """One example as read from its source."""
 
-    split: str  # the source's own name for it
-    number: int  # its place in that split, from 0
+    split: str  # as the source calls it
+    number: int  # index in that split, from 0
     label: str | None
     file_name: str | None
     image: ImageSource
 
 
 def parse(source: str, prefix: str) -> tuple[str, str | None]:
-    """`PREFIX:PLACE[:SPLIT]` → place and split. Raises `InputError` for another text."""
+    """`PREFIX:PLACE[:SPLIT]` → place and split. Raises `InputError` for anything else."""
     found = _TEXT.fullmatch(source.removeprefix(prefix))
     if found is None:
         raise InputError(f"expected {prefix}NAME or {prefix}NAME:SPLIT; got {source!r}")
@@ -37,7 +37,7 @@ def parse(source: str, prefix: str) -> tuple[str, str | None]:
 
 
 def is_path(place: str) -> bool:
-    """Whether a place is meant as a path, not as a name."""
+    """Whether `place` is a path rather than a name."""
     return (
         place.startswith(("/", "./", "../", "~", "\\", ".\\"))
         or place[1:3] in (":\\", ":/")
@@ -46,10 +46,10 @@ def is_path(place: str) -> bool:
 
 
 def marks(names: Sequence[str], source: str) -> tuple[dict[str, str | None], list[Problem]]:
-    """Which of the source's splits to take, and what each is to Topwork; the rest are problems.
+    """The source's splits to read, each with Topwork's name for it, and the others as problems.
 
-    A split that is alone gets no mark, so that Topwork makes its own splits. Raises `InputError` where none of
-    several is called train, validation or test.
+    A single split is mapped to None, so that Topwork makes its own splits. Raises `InputError` if there are several
+    splits and none is called train, validation or test.
     """
     if len(names) == 1:
         return {names[0]: None}, []
@@ -70,7 +70,7 @@ def marks(names: Sequence[str], source: str) -> tuple[dict[str, str | None], lis
 
 
 def choose(names: Sequence[str], wanted: str, source: str) -> None:
-    """Raises `InputError` where the source has no split of that name."""
+    """Raise `InputError` if the source has no split of that name."""
     if wanted not in names:
         raise InputError(f"{source}: {one_of(wanted, names, what='split')}")
 
@@ -82,19 +82,19 @@ def gather(
     names: Iterable[str],
     problems: Iterable[Problem] = (),
 ) -> Dataset:
-    """The dataset of what was found, in its order. `names`: the classes that the source declares.
+    """The dataset with the examples `found`, in order. `names`: the classes that the source declares.
 
-    An id is `split/file name` where every example of the split has a file name of its own, else
-    `split/000123`. What has no label is left out and named, and so is a class without an image.
+    An id is `split/file name` if every example of the split has a unique file name, else `split/000123`. Examples
+    without a label are left out and listed in `skipped`, as are classes without images.
 
-    Raises `InputError` where there is no labelled image, or only one class.
+    Raises `InputError` if there is no labelled image, or only one class.
     """
     named = _splits_with_file_names(found)
     examples, left_out = [], list(problems)
     for f in found:
         id = f"{f.split}/{f.file_name if f.split in named else f'{f.number:06}'}"
         if f.label is None:
-            left_out.append(Problem(id, "it has no label"))
+            left_out.append(Problem(id, "no label"))
         else:
             examples.append(Example(id, f.image, f.label, split=marked[f.split]))
     if not examples:

@@ -1,7 +1,7 @@
-"""`hf:NAME[:SPLIT]`: data sets read by Hugging Face `datasets`, from the hub or from a folder.
+"""`hf:NAME[:SPLIT]`: datasets read by Hugging Face `datasets`, from the Hub or from a folder.
 
-Its tables are Arrow files mapped into memory: the labels and file names are read batch by batch, an image's row (its
-bytes, or the path of its file) when it is asked for.
+The tables are memory-mapped Arrow files. Labels and file names are read in batches; an image's row (its bytes, or the
+path of its file) is read when it is needed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ LABELS = ("label", "labels")
 
 @dataclass(frozen=True, slots=True)
 class RowImage:
-    """An image in a row of a table: its bytes, or the file that they are in. Safe in threads."""
+    """An image in a row of a table: its bytes, or the path of its file. Thread-safe."""
 
-    rows: Any  # a `datasets.Dataset` of the columns "bytes" and "path" alone
+    rows: Any  # a `datasets.Dataset` with only the columns "bytes" and "path"
     index: int
     name: str
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `OSError`, or `ImageError` where the row has neither bytes nor a path."""
+        """The encoded bytes. Raises `OSError`, or `ImageError` if the row has neither bytes nor a path."""
         row = self.rows[self.index]
         data, path = row.values()
         if data is not None:
             return bytes(data)
         if not path:
-            raise ImageError("the row holds no image")
+            raise ImageError("the row has no image")
         return Path(path).read_bytes()
 
     def __str__(self) -> str:
@@ -44,16 +44,17 @@ class RowImage:
 
 
 def load_hf(source: str) -> Dataset:
-    """The labels and places of the images of a Hugging Face data set, none of which is read.
+    """Read the labels of a Hugging Face dataset and locate its images, without reading them.
 
     Args:
-        source: `hf:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]` of the hub, or `hf:FOLDER[:SPLIT]`: one that
-            `save_to_disk` wrote, or of Parquet files, or of images in class folders. Without SPLIT the splits
-            train, validation and test are marked so; with it, or where there is but one, none is.
+        source: `hf:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]` on the Hub, or `hf:FOLDER[:SPLIT]`, where FOLDER was
+            written by `save_to_disk`, or has Parquet files, or images in class folders. Without SPLIT, the
+            examples keep their splits train, validation and test. With SPLIT, or if there is only one split,
+            they have none.
 
     Raises:
         MissingExtra: `datasets` is not installed.
-        InputError: no such data set, configuration or split; no image and label among its features.
+        InputError: there is no such dataset, configuration or split, or no image and label among its features.
 
     Follows https://huggingface.co/docs/datasets/loading and https://huggingface.co/docs/datasets/image_load
     """
@@ -75,11 +76,11 @@ def load_hf(source: str) -> Dataset:
 
 
 def _open(place: str, source: str) -> dict[str, Any]:
-    """The tables by the names of their splits."""
+    """The tables by split name."""
     try:
         import datasets
     except ModuleNotFoundError:
-        raise MissingExtra(f"the data set {source}", "hf") from None
+        raise MissingExtra(f"the dataset {source}", "hf") from None
 
     path = Path(place).expanduser()
     local = is_path(place) or path.is_dir()
@@ -96,13 +97,13 @@ def _open(place: str, source: str) -> dict[str, Any]:
             opened = datasets.load_dataset(
                 "/".join(parts[:2]), parts[2] if len(parts) > 2 else None, revision=revision or None
             )
-    except Exception as error:  # a dozen kinds, the network's among them
+    except Exception as error:  # many types, including network errors
         raise InputError(f"{source} can't be opened: {_one_line(error)}") from error
     return dict(opened) if isinstance(opened, dict) else {str(opened.split or "train"): opened}
 
 
 def _columns(features: Any, source: str) -> tuple[str, str]:
-    """The names of the image's column and of the label's."""
+    """The names of the image column and of the label column."""
     import datasets
 
     images = [name for name, f in features.items() if isinstance(f, datasets.Image)]
@@ -129,11 +130,11 @@ def _kind(feature: Any) -> str:
 
 
 def _read(table: Any, split: str, image: str, label: str, source: str) -> Iterator[Found]:
-    """Each row's label, file name, and where its image is."""
+    """Each row's label, file name and image location."""
     import datasets
 
     names = getattr(table.features[label], "names", None)
-    # Undecoded, an image is a struct, and flattened two columns: so the paths are read without the bytes.
+    # Without decoding, an image is a struct; flattening it gives two columns, so paths are read without bytes.
     flat = table.cast_column(image, datasets.Image(decode=False)).select_columns([image, label]).flatten()
     rows = flat.select_columns([f"{image}.bytes", f"{image}.path"])
     paths: list[str | None] = []
@@ -143,13 +144,13 @@ def _read(table: Any, split: str, image: str, label: str, source: str) -> Iterat
         labels += batch.column(label).to_pylist()
     for number, (value, file_name) in enumerate(zip(labels, _below_their_folder(paths), strict=True)):
         if names is not None:
-            value = names[value] if value is not None and 0 <= value < len(names) else None  # -1: not known
+            value = names[value] if value is not None and 0 <= value < len(names) else None  # -1: unknown
         shown = f"{source.removesuffix(':' + split)}:{split}!{number:06}"
         yield Found(split, number, value or None, file_name, RowImage(rows, number, shown))
 
 
 def _below_their_folder(paths: list[str | None]) -> list[str | None]:
-    """File names for people: whole paths lose the folder that they share."""
+    """File names to display: absolute paths become relative to their common folder."""
     absolute = [path for path in paths if path and PurePath(path).is_absolute()]
     if len(absolute) < len(paths) or not paths:
         return [path.replace("\\", "/") if path else None for path in paths]

@@ -1,4 +1,4 @@
-"""From the names of files to labels: class folders, or train / val / test folders of class folders."""
+"""Labels from folder names: class folders, or train, val and test folders that contain class folders."""
 
 from __future__ import annotations
 
@@ -26,48 +26,47 @@ LITTER = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@ead
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What lies under a source's root. Names are relative to it, with "/"; litter is left out."""
+    """The files and folders of a source. Names are relative to its root, with "/"; system files are left out."""
 
-    root: str  # what to show a person
+    root: str  # the name to display
     files: dict[str, ImageSource]
-    folders: tuple[str, ...]  # so that an empty class folder can be named
+    folders: tuple[str, ...]  # needed to report empty class folders
     problems: tuple[Problem, ...] = ()
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is what systems leave behind: hidden, or Thumbs.db and its like."""
+    """Whether a file or folder is hidden or a system file such as Thumbs.db."""
     return name.startswith(".") or name.casefold() in LITTER
 
 
 def suffix_of(name: str) -> str:
-    """The last name's ending in lower case, with its dot; "" where it has none."""
+    """The file extension in lower case, with its dot; "" if there is none."""
     return PurePosixPath(name).suffix.lower()
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends as an image's does."""
+    """Whether the file name has an image's extension."""
     return suffix_of(name) in IMAGE_SUFFIXES
 
 
 def not_an_image(name: str) -> Problem:
-    """What is said of a file that no image is expected in."""
-    return Problem(name, f"not an image file ({suffix_of(name) or 'no ending'})")
+    """The problem for a file whose extension is not an image's."""
+    return Problem(name, f"not an image file ({suffix_of(name) or 'no extension'})")
 
 
 def by_folders(listing: Listing) -> Dataset:
-    """Label each image by the folder it lies in, at any depth below it.
+    """Label each image by its class folder; images may be nested deeper in it.
 
-    The folders under the root are the classes; or, where they are called train, val (valid,
-    validation, dev) and test, and train is among them, they are splits, and the folders in them the
-    classes. The order is by class, then by id.
+    The top-level folders are the classes. If they are called train, val (valid, validation, dev) and test, with at
+    least train, they are splits, and the folders in them are the classes. Examples are sorted by class, then by id.
 
-    Raises `InputError` where there are no class folders, no images, fewer than two classes, or a class
-    that is not in train.
+    Raises `InputError` if there are no class folders, no images, fewer than two classes, or a class that is not in
+    train.
     """
     root, names = listing.root, [*listing.files, *(folder + "/" for folder in listing.folders)]
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     given = {top.casefold() for top in tops} <= SPLIT_FOLDERS.keys() and "train" in map(str.casefold, tops)
-    depth = 2 if given else 1  # how many folders lead to an image, at least
+    depth = 2 if given else 1  # least number of folders above an image
 
     examples, problems = [], list(listing.problems)
     empty = {folder for folder in listing.folders if folder.count("/") == depth - 1}
@@ -76,7 +75,7 @@ def by_folders(listing: Listing) -> Dataset:
         if not is_image(name):
             problems.append(not_an_image(name))
         elif len(parts) <= depth:
-            problems.append(Problem(name, "lies beside the class folders, in none of them"))
+            problems.append(Problem(name, "not in a class folder"))
         else:
             split = SPLIT_FOLDERS[parts[0].casefold()] if given else None
             examples.append(Example(name, image, parts[depth - 1], split=split))
@@ -94,7 +93,7 @@ def by_folders(listing: Listing) -> Dataset:
 
 
 def check_classes(classes: tuple[str, ...], root: str, *, hint: str = "") -> None:
-    """Raises `InputError` where there is but one class."""
+    """Raise `InputError` if there is only one class."""
     if len(classes) < 2:
         raise InputError(f"expected at least two classes in {root}; got only {classes[0]!r}{hint}")
 
@@ -102,9 +101,9 @@ def check_classes(classes: tuple[str, ...], root: str, *, hint: str = "") -> Non
 def _no_class_folders(listing: Listing, tops: set[str]) -> str:
     root = listing.root
     images = sum(map(is_image, listing.files))
-    wanted = f"expected one folder a class, such as {root}/cat/1.jpg and {root}/dog/2.jpg; got "
+    wanted = f"expected one folder per class, such as {root}/cat/1.jpg and {root}/dog/2.jpg; got "
     if not images:
-        endings = Counter(suffix_of(name) or "no ending" for name in listing.files)
+        endings = Counter(suffix_of(name) or "no extension" for name in listing.files)
         others = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
         return wanted + "no images" + (f" ({others})" if others else "") + _manifest_hint(listing)
     folders = "no sub-folders" if not tops else "none in a class folder"
@@ -115,7 +114,7 @@ def _no_class_folders(listing: Listing, tops: set[str]) -> str:
 def _manifest_hint(listing: Listing) -> str:
     for name in sorted(listing.files):
         if "/" not in name and suffix_of(name) in MANIFEST_SUFFIXES:
-            return f": if {name} names the classes, give that file"
+            return f": if {name} lists the labels, give that file"
     return ""
 
 
@@ -132,5 +131,5 @@ def _check_taught(root: str, examples: list[Example]) -> None:
         if e.label not in taught:
             raise InputError(
                 f"class {e.label!r} of {root} is in {e.split} but not in train, such as {e.id}: "
-                "add images of it to train, or take it out"
+                "add images of it to train, or remove it"
             )

@@ -1,4 +1,4 @@
-"""Pictures found as they are asked for: files, folders and glob patterns, in a stable order, in little memory."""
+"""Find images lazily in files, folders and glob patterns, in a stable order and with little memory."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from topwork.data.layout import is_image, is_litter, not_an_image
 from topwork.errors import TopworkError
 
 Found = Example | Problem
-SORTED_AT_ONCE = 50_000  # names; a folder of more is sorted through files
+SORTED_AT_ONCE = 50_000  # names sorted in memory; a larger folder is sorted with temporary files
 _READ_BYTES = 2**16
-# What a folder holds, as text that sorts by name: a file as it is called, the others with a "/" after it, which no
-# name has. So folders sort as their files' paths would.
+# A folder's entries as text that sorts by name: files by their name, other kinds with "/" appended, which no name
+# contains. So folders sort like the paths of their files.
 _FOLDER, _LINK, _PROBLEM = "/", "/>", "/!"
 
 
 def list_images(paths: Iterable[str]) -> Iterator[Found]:
-    """Images without labels in the order given, as `sources.load_images` finds them, but one by one.
+    """Yield unlabelled images in the order given: `sources.load_images` as a generator.
 
-    A folder's images come sorted by path. What is no image comes as a `Problem`, where it is found. Nothing is
-    opened but folders, each when its turn comes; memory doesn't grow with their number or size, except for what
-    a glob pattern itself needs (about 100 bytes a name in one folder). What is named twice comes twice.
+    A folder's images are sorted by path. Anything that is not an image is yielded as a `Problem` where it is found.
+    Only folders are opened, each when its turn comes. Memory doesn't grow with their number or size, except for
+    glob patterns, which need about 100 bytes per name in one folder. Images that are given twice are yielded twice.
     """
     for given in paths:
         path = os.path.expanduser(given)  # noqa: PTH111 (a Path would rewrite what was given)
@@ -41,7 +41,7 @@ def list_images(paths: Iterable[str]) -> Iterator[Found]:
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: it holds a NUL
             is_folder, exists = False, False
         except OSError:
-            is_folder, exists = False, True  # to read it will say why not
+            is_folder, exists = False, True  # reading it will raise the error
         if is_folder:
             yield from _folder(path)
         elif exists:
@@ -53,9 +53,9 @@ def list_images(paths: Iterable[str]) -> Iterator[Found]:
 
 
 def names_in(stream: TextIO) -> Iterator[str]:
-    """The paths on standard input, one a line; with NULs between them where the first read holds one (`-print0`).
+    """The paths on standard input, one per line, or NUL-separated if the first block contains a NUL (`-print0`).
 
-    Bytes that are not UTF-8 are kept, as the system's own calls do.
+    Bytes that are not UTF-8 are kept, as in `os.fsdecode`.
     """
     binary: Any = stream.buffer if hasattr(stream, "buffer") else io.BytesIO(stream.read().encode())
     first = binary.read1(_READ_BYTES)
@@ -67,10 +67,10 @@ def names_in(stream: TextIO) -> Iterator[str]:
 
 
 def in_order(texts: Iterable[str]) -> Iterator[str]:
-    """Texts without NULs, sorted by code point. Beyond 50,000 they lie in temporary files meanwhile.
+    """The texts, sorted by code point; more than 50,000 are sorted with temporary files. They must not contain NULs.
 
     Raises:
-        TopworkError: there is no room for those.
+        TopworkError: the temporary files can't be written.
     """
     rest = iter(texts)
     with ExitStack() as files:
@@ -87,8 +87,8 @@ def in_order(texts: Iterable[str]) -> Iterator[str]:
                 file.seek(0)
             except OSError as error:
                 raise TopworkError(
-                    f"a folder of many files is sorted through temporary files; {tempfile.gettempdir()} can't be "
-                    f"written ({error.strerror}): free some space there, or set TMPDIR to another folder"
+                    f"a large folder is sorted with temporary files, but {tempfile.gettempdir()} can't be "
+                    f"written to ({error.strerror}): free some space there, or set TMPDIR to another folder"
                 ) from error
             runs.append(p.decode("utf-8", "surrogatepass") for p in _pieces(b"", file.read, b"\0"))
         del part
@@ -96,7 +96,7 @@ def in_order(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _pieces(first: bytes, read: Callable[[int], bytes], separator: bytes) -> Iterator[bytes]:
-    """What lies between separators, the last piece too where it isn't empty."""
+    """The pieces between separators, and the last piece unless it is empty."""
     held = first
     while more := read(_READ_BYTES):
         *whole, held = (held + more).split(separator)
@@ -107,14 +107,14 @@ def _pieces(first: bytes, read: Callable[[int], bytes], separator: bytes) -> Ite
 def _folder(root: str) -> Iterator[Found]:
     top = (PurePosixPath(readable(root).replace(os.sep, "/")) / "x").as_posix().removesuffix("x")
     reached, any_image = _Reached(Path(root).resolve()), False
-    pending = [(root, "", in_order(_entries(root)))]  # not by recursion, so that no depth is too deep
+    pending = [(root, "", in_order(_entries(root)))]  # a stack instead of recursion, which has a depth limit
     while pending:
         folder, prefix, entries = pending[-1]
         try:
             entry = next(entries, None)
-        except OSError as error:  # opened at its first entry
+        except OSError as error:  # the folder is opened when its first entry is requested
             yield Problem(top + readable(prefix), f"the folder can't be read: {error.strerror}")
-            any_image |= not prefix  # said already
+            any_image |= not prefix  # no second problem for the root
             entry = None
         if entry is None:
             pending.pop()
@@ -125,7 +125,7 @@ def _folder(root: str) -> Iterator[Found]:
         if mark == _FOLDER or (mark == _LINK and reached.add(Path(path).resolve())):
             pending.append((path, f"{prefix}{name}/", in_order(_entries(path))))
         elif mark == _LINK:
-            yield Problem(id + "/", "a link to a folder that is read elsewhere")
+            yield Problem(id + "/", "a link to a folder that is read already")
         elif mark:
             yield Problem(id, mark.removeprefix(_PROBLEM))
         elif is_image(name):
@@ -153,8 +153,8 @@ def _mark(entry: os.DirEntry[str]) -> str:
             return _LINK
         if entry.is_file():
             return ""
-        return _PROBLEM + ("a link that leads nowhere" if entry.is_symlink() else "not a regular file")
-    except (OSError, RuntimeError) as error:  # RuntimeError: `resolve` before Python 3.13, for a loop
+        return _PROBLEM + ("a broken link" if entry.is_symlink() else "not a regular file")
+    except (OSError, RuntimeError) as error:  # `resolve` raises RuntimeError for loops before Python 3.13
         return f"{_PROBLEM}can't be read: {getattr(error, 'strerror', None) or error}"
 
 
@@ -165,7 +165,7 @@ def _matches(pattern: str) -> Iterator[Found]:
             continue
         any_match = True
         if Path(path).is_dir():
-            # "**" names every folder and what is in it: those files come by themselves.
+            # "**" matches every folder and every file in it, so the files are matched anyway.
             if "**" not in pattern:
                 yield from _folder(path)
         elif is_image(path):

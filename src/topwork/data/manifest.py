@@ -22,20 +22,22 @@ OTHER_NAMES = {
     "path": ("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "name", "id"),
     "label": ("class", "class_name", "category", "target", "y", "labels"),
 }
-Row = tuple[str, dict[str, Any]]  # where it stands ("line 3"), and its values by column
+Row = tuple[str, dict[str, Any]]  # its position ("line 3"), and its values by column
 
 
 def read_manifest(
     data: bytes, name: str, find: Callable[[str], tuple[str, ImageSource | None]], *, group: str = GROUP
 ) -> Dataset:
-    """Read a manifest's bytes; its order is kept. The ending of `name` says the format.
+    """Read a manifest from bytes, keeping its order. The format is given by the extension of `name`.
 
-    `find` gives, for a path, the example's id and where its bytes are, or None where there is no such
-    file: then it is listed in `skipped`. A listed file may have any ending. Labels and groups are text:
-    whole numbers become digits, true becomes "true". `group` is the column that groups are in.
+    `find` maps a path to the example's id and its image source, or None if there is no such file; the example is
+    then listed in `skipped`. Listed files may have any extension. Labels and groups are converted to text: whole
+    numbers to digits, true to "true". `group` is the column with the groups.
 
-    Raises `InputError` for what is not such a table, with the line; for a path listed twice; where no
-    file is found; for fewer than two classes. Raises `MissingExtra` for Parquet without pyarrow.
+    Raises:
+        InputError: this is not a manifest (the message names the line), a path is listed twice, none of the files
+            exists, or there are fewer than two classes.
+        MissingExtra: it is a Parquet file, and pyarrow is not installed.
     """
     lines: dict[str, str] = {}
     examples, problems, column = [], [], group.strip().casefold()
@@ -49,7 +51,7 @@ def read_manifest(
             raise InputError(f"{spot}: expected a label for {path!r}; got none")
         id, image = find(path)
         if id in lines:
-            raise InputError(f"{name} lists {path!r} twice, in {lines[id]} and {where}: take one away")
+            raise InputError(f"{name} lists {path!r} twice, in {lines[id]} and {where}: remove one")
         lines[id] = where
         if column != GROUP and column not in row:
             raise InputError(f"{spot}: " + one_of(group, row, what="column to group by"))
@@ -64,16 +66,16 @@ def read_manifest(
             missing = problems[0].id
             raise InputError(
                 f"none of the {len(problems)} files that {name} lists exist, such as {missing!r}: "
-                "paths are taken from the manifest's own folder"
+                "paths are relative to the manifest's folder"
             )
-        raise InputError(f"{name} lists no images: expected a row for each, with path and label")
+        raise InputError(f"{name} lists no images: expected one row per image, with path and label")
     classes = class_names(examples)
     check_classes(classes, name)
     return Dataset(tuple(examples), classes, name, tuple(problems))
 
 
 def is_manifest(data: bytes, name: str) -> bool:
-    """Whether a table has the columns a manifest must have."""
+    """Whether a table has the columns that a manifest requires."""
     try:
         next(rows_of(data, name), None)
     except InputError:
@@ -82,14 +84,14 @@ def is_manifest(data: bytes, name: str) -> bool:
 
 
 def normal(path: str) -> str:
-    """A path in one way of writing: "./a//b.jpg" is "a/b.jpg"."""
+    """The normal form of a path: "./a//b.jpg" becomes "a/b.jpg"."""
     return posixpath.normpath(path)
 
 
 def rows_of(data: bytes, name: str, *, group: str = GROUP) -> Iterator[Row]:
-    """The rows of a table, by the ending of its name; of Parquet, the columns of a manifest and `group` alone.
+    """The rows of a table, in the format given by its extension. From Parquet, only manifest columns and `group`.
 
-    Raises `InputError` where it has no path or label.
+    Raises `InputError` if there is no path or label column.
     """
     match suffix_of(name):
         case ".csv":
@@ -103,7 +105,7 @@ def rows_of(data: bytes, name: str, *, group: str = GROUP) -> Iterator[Row]:
 
 
 def _delimited(text: str, name: str, delimiter: str) -> Iterator[Row]:
-    # strict, since a quote left open would otherwise swallow the rest of the file as one cell.
+    # strict=True: otherwise an unclosed quote would turn the rest of the file into one cell.
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -120,7 +122,7 @@ def _delimited(text: str, name: str, delimiter: str) -> Iterator[Row]:
             elif len(cells) > len(header):
                 raise InputError(
                     f"{name}, {where}: expected {len(header)} cells as in the header; got {len(cells)}: "
-                    "put a value that holds the delimiter in double quotes"
+                    "put values that contain the delimiter in double quotes"
                 )
             else:
                 yield where, dict(zip(header, cells, strict=False))
@@ -161,7 +163,7 @@ def _parquet(data: bytes, name: str, group: str) -> Iterator[Row]:
         wanted = {column: columns[column] for column in dict.fromkeys((*COLUMNS, group)) if column in columns}
         table = file.read(columns=list(wanted.values()))
     except pa.ArrowException as error:
-        raise InputError(f"{name} is not a Parquet file that can be read: {error}") from None
+        raise InputError(f"{name} is not a readable Parquet file: {error}") from None
     values = [table[column].to_pylist() for column in wanted.values()]
     for number, row in enumerate(zip(*values, strict=True), 1):
         yield f"row {number}", dict(zip(wanted, row, strict=True))
@@ -185,7 +187,7 @@ def _check_columns(found: list[str], name: str, delimiter: str = "") -> None:
             raise InputError(f"{name}: expected the columns path and label; got {got}{_near(column, found)}")
     twice = [column for column in COLUMNS if found.count(column) > 1]
     if twice:
-        raise InputError(f"{name}: the column {twice[0]!r} stands there twice: rename one")
+        raise InputError(f"{name}: there are two columns {twice[0]!r}: rename one")
 
 
 def _near(column: str, found: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""`load(source)`: one door for folders, manifests, archives, tfds: and hf:; `load_images` for pictures alone."""
+"""`load(source)` for folders, manifests, archives, `tfds:` and `hf:`; `load_images` for unlabelled images."""
 
 from __future__ import annotations
 
@@ -26,18 +26,24 @@ from topwork.errors import ImageError, InputError
 
 
 def load(source: str | os.PathLike[str], *, group_by: str | None = None) -> Dataset:
-    """Read the labels and places of a source's images, without opening one.
+    """Read a source's labels and locate its images, without opening them.
 
-    A folder with one sub-folder a class, or with train / val / test folders of such; a manifest (CSV,
-    TSV, JSONL, Parquet: path,label[,split][,group][,weight]); a zip or tar of either, read in place;
-    tfds:NAME[:SPLIT] (TensorFlow Datasets) and hf:NAME[:SPLIT] (Hugging Face datasets).
-    A folder's order is by class and id, a manifest's is its own.
+    Args:
+        source: one of
 
-    `group_by` says what a split must keep on one side: a column of the manifest, or a pattern whose brackets find
-    the group in an example's id (see `grouping.group_by_pattern`).
+            - a folder with one sub-folder per class, or with train, val and test folders that contain them;
+            - a manifest (CSV, TSV, JSONL, Parquet) with path,label[,split][,group][,weight];
+            - a zip or tar of either, read in place;
+            - `tfds:NAME[:SPLIT]` (TensorFlow Datasets) or `hf:NAME[:SPLIT]` (Hugging Face datasets).
+        group_by: which examples a split must keep on one side: a column of the manifest, or a regular expression
+            whose parentheses capture the group in an example's id (see `groups.group_by_pattern`).
 
-    Raises `InputError` where the source is none of these, has no such column, or as `layout.by_folders`,
-    `manifest.read_manifest`, `archive.list_archive`, `tfds.load_tfds` and `huggingface.load_hf` do.
+    Returns:
+        The dataset. A folder is sorted by class and id; a manifest keeps its order.
+
+    Raises:
+        InputError: the source is none of these, or has no such column; and as in `layout.by_folders`,
+            `manifest.read_manifest`, `archive.list_archive`, `tfds.load_tfds` and `huggingface.load_hf`.
     """
     name = os.fspath(source)
     if not isinstance(name, str) or not name:
@@ -77,11 +83,11 @@ def _load(name: str, column: str) -> Dataset:
 
 
 def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Dataset:
-    """Gather images without labels, in the order given: files, folders (all that is in them), globs.
+    """Collect unlabelled images from files, folders (recursively) and glob patterns, in the order given.
 
-    A file that is named is taken whatever its ending; in a folder or by a glob, image files are. An id
-    is the path as it was given or found; an image met again is taken once. What is missing is in
-    `skipped`, and so is a folder or a glob that gives nothing.
+    Files given by name are taken whatever their extension; from folders and patterns, only image files are. An
+    example's id is its path as given or found. Each image is taken once. Missing files are listed in `skipped`, as
+    are folders and patterns without images.
     """
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     examples: dict[str, Example] = {}
@@ -97,7 +103,7 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
             problems.append(Problem(readable(folder), f"the folder can't be read: {error.strerror}"))
             return
         problems.extend(Problem(f"{listing.root}/{p.id}", p.reason) for p in listing.problems)
-        # Sorted by folder, then name, as a person who looks into the folders would meet them.
+        # Sorted by path.
         for name in sorted(listing.files):
             id = (PurePosixPath(listing.root.replace(os.sep, "/")) / name).as_posix()
             if is_image(name):
@@ -117,7 +123,7 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
             found = [p for p in sorted(glob.glob(path, recursive=True)) if not is_litter(Path(p).name)]  # noqa: PTH207
             for p in found:
                 if Path(p).is_dir():
-                    # "**" names every folder and what is in it: those files come by themselves.
+                    # "**" matches every folder and every file in it, so the files are matched anyway.
                     if "**" not in path:
                         add_folder(p)
                 elif is_image(p):
@@ -135,8 +141,8 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def _without_columns(dataset: Dataset, column: str) -> Dataset:
     if column != GROUP:
         raise InputError(
-            f"--group-by {column!r}: expected a pattern on the path, with brackets round the group, such as "
-            f"'(.*)_[0-9]+'; a column's name goes with a manifest, which {dataset.name} is not"
+            f"--group-by {column!r}: expected a regular expression for the path, with the group in parentheses, such "
+            f"as '(.*)_[0-9]+'; a column name needs a manifest, which {dataset.name} is not"
         )
     return dataset
 
@@ -158,7 +164,7 @@ def _load_archive(path: str, column: str) -> Dataset:
 
 
 def _below_wrapper(listing: Listing) -> Listing:
-    """Look through the one folder that an archive's content is often wrapped in."""
+    """The listing inside the single top-level folder that many archives have."""
     tops = {name.partition("/")[0] for name in listing.folders}
     beside = [name for name in listing.files if "/" not in name]
     if len(tops) != 1 or any(is_image(name) or suffix_of(name) in MANIFEST_SUFFIXES for name in beside):
@@ -167,13 +173,13 @@ def _below_wrapper(listing: Listing) -> Listing:
     inside = {name.removeprefix(top): image for name, image in listing.files.items() if name.startswith(top)}
     folders = tuple(name.removeprefix(top) for name in listing.folders if name.startswith(top))
     if not folders and not any(suffix_of(name) in MANIFEST_SUFFIXES for name in inside):
-        return listing  # a lone class folder: said so is clearer than "no sub-folders"
+        return listing  # a single class folder: that message is clearer than "no sub-folders"
     problems = listing.problems + tuple(not_an_image(name) for name in beside)
     return Listing(listing.root, inside, folders, problems)
 
 
 def _manifest_in(listing: Listing) -> str | None:
-    """The table at the top that is the manifest: one called so, or the only one that reads as one."""
+    """The manifest at the top level: a table called manifest or labels, else the only table that is valid as one."""
     tables = sorted(n for n in listing.files if "/" not in n and suffix_of(n) in MANIFEST_SUFFIXES)
     named = [name for name in tables if PurePosixPath(name).stem.casefold() in ("manifest", "labels")]
     if len(named) > 1:
@@ -188,12 +194,12 @@ def _manifest_in(listing: Listing) -> str | None:
 def _table(listing: Listing, name: str) -> bytes:
     try:
         return listing.files[name].read()
-    except ImageError as error:  # the reason alone: it needs the name
+    except ImageError as error:  # its message is only the reason, without the file
         raise InputError(f"{listing.root}!{name}: {error}") from None
 
 
 def _finder(base: Path) -> Callable[[str], tuple[str, ImageSource | None]]:
-    root = base.absolute()  # so that an id is the same from wherever the manifest is named
+    root = base.absolute()  # ids must not depend on the working directory
 
     def find(name: str) -> tuple[str, ImageSource | None]:
         for candidate in dict.fromkeys((name, name.replace("\\", "/"))):  # a manifest made on Windows
@@ -203,7 +209,7 @@ def _finder(base: Path) -> Callable[[str], tuple[str, ImageSource | None]]:
                     inside = Path(candidate).is_relative_to(root)
                     id = Path(candidate).relative_to(root).as_posix() if inside else candidate
                     return readable(normal(id)), FileImage(str(full))
-            except (OSError, ValueError):  # a name too long, or with a NUL: no file has it
+            except (OSError, ValueError):  # the name is too long or contains a NUL: there is no such file
                 continue
         return normal(name), None
 
@@ -211,7 +217,7 @@ def _finder(base: Path) -> Callable[[str], tuple[str, ImageSource | None]]:
 
 
 def _no_such(path: Path) -> str:
-    """What to say of a path that leads nowhere: the first part that is missing, and the nearest name."""
+    """The message for a path that doesn't exist: its first missing part, and the closest existing name."""
     missing = path
     while missing.parent != missing and not missing.parent.exists():
         missing = missing.parent

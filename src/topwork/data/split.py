@@ -1,4 +1,4 @@
-"""Train, validation and test parts, and folds: stratified, groups kept whole, the same on every machine."""
+"""Train, validation and test splits, and folds: stratified, grouped, and the same on every machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Stratum = tuple[str, str]  # the class, and the user's own stratum within it
+Stratum = tuple[str, str]  # the class, and the user's stratum within it
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three parts of a dataset: disjoint, together the whole, each in the dataset's order."""
+    """The three parts of a dataset. They are disjoint, cover it, and keep its order."""
 
     train: Dataset
     validation: Dataset
@@ -33,9 +33,9 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What can't be divided: a group's rows, or the one row of an example without a group."""
+    """The rows of a group, or the row of an example without a group. A unit is never divided."""
 
-    number: bytes  # 32 bytes that order the units of a stratum
+    number: bytes  # SHA-256, 32 bytes; units of a stratum are sorted by it
     rows: tuple[int, ...]
 
 
@@ -47,26 +47,25 @@ def split(
     seed: int = 0,
     strata: Sequence[str] | None = None,
 ) -> Splits:
-    """Part a labelled dataset by a rule that stays put as photos are added.
+    """Split a labelled dataset so that few examples change parts when photos are added.
 
-    Each unit (an example's group where it has one, else the example) gets a number, the SHA-256 of
-    `seed` and its name. A stratum is a class, crossed with `strata` (one text an example) if given; a
-    group belongs to the stratum that most of its examples have. Within each stratum of n examples the
-    units stand in the order of their numbers: from the front, round-half-up(`test` n) examples go to
-    test, those up to round-half-up((`test` + `validation`) n) to validation, the rest to train. Where
-    groups don't fit, the cut lies at the nearest border between two. Every class that has an
-    example keeps one in train, so a class of one photo, or of one group, is never tested; and where
-    n is below 0.5 / `test` in every class, the test part is empty.
+    Each unit (an example's group, or the example if it has none) is hashed: SHA-256 of `seed` and its name. A
+    stratum is a class, combined with `strata` (one text per example) if given; a group belongs to the most frequent
+    stratum of its examples. The units of a stratum are sorted by hash. Of its n examples, the first
+    round-half-up(`test` n) go to test, the following ones up to round-half-up((`test` + `validation`) n) to
+    validation, and the rest to train. If a cut would divide a group, it is moved to the nearest group boundary.
+    Every class keeps at least one example in train, so a class with a single photo or group is never tested. If n is
+    below 0.5 / `test` in every class, the test part is empty.
 
-    So the outcome does not depend on the order of the examples; and without groups, m photos added to a
-    class move at most m of its older photos over either cut (typically about sqrt(m f (1 - f)) at the cut
-    f: only the newcomers that fall before the cut beyond their share push others over it), and none of
-    another class.
+    So the split does not depend on the order of the examples. Without groups, adding m photos to a class moves at
+    most m of its old photos across each cut, and none of other classes. A typical number at the cut f is
+    sqrt(m f (1 - f)), the random excess of new photos before the cut over their expected share.
 
-    A dataset whose source gave it splits is refused, unless it lies wholly in one of them: see `splits_of`.
+    A dataset with given splits is refused, unless all of it is in one split: see `splits_of`.
 
-    Raises `InputError` for fractions below 0 or that sum to 1 or more, an example without a label,
-    given splits, and strata of another length.
+    Raises:
+        InputError: a fraction is negative, the fractions sum to 1 or more, an example has no label, the dataset has
+            given splits, or `strata` has a different length.
     """
     upto_test, upto_validation = _fractions(test, validation)
     _refuse_given(dataset)
@@ -96,13 +95,14 @@ def splits_of(
     seed: int = 0,
     strata: Sequence[str] | None = None,
 ) -> Splits:
-    """The splits that the source gives (`Example.split`), or else `split(...)` with the same settings.
+    """The splits given by the source (`Example.split`) if there are any, else `split(...)` with these settings.
 
-    Given splits are used as they are, and then the settings are not; without a validation part,
-    validation is empty.
+    Given splits are used unchanged, and the settings are ignored. If the source has no validation split, the
+    validation part is empty.
 
-    Raises `InputError` where only some examples have a split, where train or test is missing, where a
-    class is not in train, and as `split` does.
+    Raises:
+        InputError: only some examples have a split, train or test is missing, or a class is not in train; and as in
+            `split`.
     """
     counts = Counter(e.split for e in dataset)
     if not counts.keys() - {None}:
@@ -119,7 +119,7 @@ def splits_of(
             has = " and ".join(f"{name} ({counts[name]})" for name in SPLITS if counts[name])
             raise InputError(
                 f"the splits given by {dataset.name!r} have no {needed} part; got {has}: "
-                f"name one {needed}, or take the given splits away, so that Topwork makes its own"
+                f"name one {needed}, or remove the given splits, and Topwork makes its own"
             )
     parts = Splits(
         train=dataset.filter(lambda e: e.split == "train"),
@@ -132,7 +132,7 @@ def splits_of(
             if e.label not in taught:
                 raise InputError(
                     f"class {e.label!r} is in {name} but not in train of {dataset.name!r}, such as {e.id!r}: "
-                    "nothing could learn it; add images of it to train, or take it out"
+                    "the classifier couldn't learn it; add images of it to train, or remove it"
                 )
     return parts
 
@@ -140,14 +140,15 @@ def splits_of(
 def folds(
     dataset: Dataset, count: int, *, seed: int = 0, strata: Sequence[str] | None = None
 ) -> NDArray[np.int64]:
-    """Each example's fold for cross-validation, int64 (N,), from 0 to `count` - 1.
+    """Assign each example to a fold for cross-validation: int64 (N,), from 0 to `count` - 1.
 
-    Stratified, groups whole, independent of the examples' order; units and strata as in `split`. Each
-    unit, the largest first, then by number, goes to the fold that has the fewest examples of its stratum,
-    then the fewest of all. So no fold is empty; without groups, the sizes of two folds differ by one at
-    most, within every stratum and over all.
+    Folds are stratified, keep groups together, and don't depend on the order of the examples. Units and strata are
+    as in `split`. Units are sorted by size, largest first, then by hash; each goes to the fold with the fewest
+    examples of its stratum, then the fewest examples in all. No fold is empty. Without groups, fold sizes differ by
+    at most one, within each stratum and overall.
 
-    Raises `InputError` where `count` is below 2 or above the number of units, and as `split` does.
+    Raises:
+        InputError: `count` is below 2 or above the number of units; and as in `split`.
     """
     import numpy as np
 
@@ -180,14 +181,14 @@ def _units(
     labels = _labels(dataset)
     seed = whole(seed, "seed")
     if strata is not None and len(strata) != len(dataset):
-        raise InputError(f"`strata` must have one text an example, {len(dataset)}; got {len(strata)}")
+        raise InputError(f"`strata` must have one text per example, {len(dataset)}; got {len(strata)}")
     stratum_of = list(zip(labels, strata if strata is not None else [""] * len(labels), strict=True))
     rows_of: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, e in enumerate(dataset):
         rows_of[("id", e.id) if e.group is None else ("group", e.group)].append(row)
     by_stratum: dict[Stratum, list[_Unit]] = defaultdict(list)
     for (kind, name), rows in rows_of.items():
-        # The domain and the kind keep a split from predicting a fold, and a group from meeting an id.
+        # The domain makes folds independent of splits; the kind separates groups from ids of the same name.
         text = f"topwork.{domain}\0{seed}\0{kind}\0{name}"
         number = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         stratum = stratum_of[rows[0]] if len(rows) == 1 else _most_frequent(stratum_of[row] for row in rows)
@@ -205,7 +206,7 @@ def _most_frequent(strata: Iterable[Stratum]) -> Stratum:
 def _keep_every_class_in_train(
     dataset: Dataset, by_stratum: dict[Stratum, list[_Unit]], part: list[int]
 ) -> None:
-    # A unit brought back to train takes no other class out of it, so one pass is enough.
+    # Moving a unit to train removes no other class from train, so one pass is enough.
     lost = set(dataset.labels()) - {dataset[row].label for row, number in enumerate(part) if number == 2}
     if not lost:
         return
@@ -224,7 +225,7 @@ def _labels(dataset: Dataset) -> list[str]:
     labels = [e.label for e in dataset if e.label is not None]
     if len(labels) < len(dataset):
         bare = next(e.id for e in dataset if e.label is None)
-        raise InputError(f"a split needs a label for every example; {bare!r} of {dataset.name!r} has none")
+        raise InputError(f"splitting needs a label for every example; {bare!r} of {dataset.name!r} has none")
     return labels
 
 
@@ -232,8 +233,8 @@ def _refuse_given(dataset: Dataset) -> None:
     given = {e.split for e in dataset}
     if len(given) > 1:
         raise InputError(
-            f"{dataset.name!r} brings splits of its own: use them with `splits_of(dataset)`, or take them "
-            "away first with `dataset.with_split(None)`"
+            f"{dataset.name!r} has given splits: use them with `splits_of(dataset)`, or remove them first with "
+            "`dataset.with_split(None)`"
         )
 
 
@@ -241,11 +242,11 @@ def _fractions(test: float, validation: float) -> tuple[Fraction, Fraction]:
     for name, value in (("test", test), ("validation", validation)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             raise InputError(f"`{name}` must be a fraction from 0 to below 1; got {value!r}")
-    # By way of the decimal that was written, since 0.145 * 100 is 14.499999999999998 in binary.
+    # Fractions from the decimal representation, because 0.145 * 100 is 14.499999999999998 in binary.
     first, second = Fraction(repr(float(test))), Fraction(repr(float(validation)))
     if first + second >= 1:
         raise InputError(
-            f"`test` and `validation` must sum to below 1, so that some are left to train on; got {test} and "
+            f"`test` and `validation` must sum to less than 1, to leave images for training; got {test} and "
             f"{validation}"
         )
     return first, first + second
@@ -256,6 +257,6 @@ def _half_up(value: Fraction) -> int:
 
 
 def _nearest(ends: list[int], wanted: int) -> int:
-    """How many units give the size nearest to `wanted`; of two as near, the larger. `ends` is increasing."""
+    """The number of units whose total size is closest to `wanted`; the larger on a tie. `ends` is increasing."""
     i = bisect_left(ends, wanted)
     return i - 1 if i and wanted - ends[i - 1] < ends[i] - wanted else i

@@ -1,12 +1,12 @@
-"""`tfds:NAME[:SPLIT]`: data sets that TensorFlow Datasets prepares, read without TensorFlow.
+"""`tfds:NAME[:SPLIT]`: datasets prepared by TensorFlow Datasets, read without TensorFlow.
 
-TensorFlow Datasets finds (or downloads) the data set, and tells its features, class names, splits and files. What
-lies where in the files is found here, since its own readers hand out examples whole, one after another:
+TensorFlow Datasets finds or downloads the dataset and provides its features, class names, splits and files. Its
+readers only iterate over complete examples, so the records are located here:
 
-- TFRecord: one pass over the records notes each label and where the image's bytes begin and end; `read` seeks there.
-- ArrayRecord: compressed, so the pass unpacks one record after another; `read` asks its reader for one record.
+- TFRecord: one pass records each label and the offsets of the image's bytes; `read` seeks to them.
+- ArrayRecord: records are compressed, so one pass unpacks them one by one; `read` unpacks a single record.
 
-So memory holds no image in either, and opening touches (TFRecord) or reads (ArrayRecord) each record once.
+No image is kept in memory. Loading touches (TFRecord) or reads (ArrayRecord) each record once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from topwork.data.tfrecord import Record, RecordImage, parse_example, read_recor
 from topwork.errors import ImageError, InputError, MissingExtra, TopworkError
 
 PREFIX = "tfds:"
-# Features that are called so hold the name of the file an image came from.
+# Names of features that contain an image's file name.
 FILE_NAMES = ("image/filename", "image/file_name", "file_name", "filename", "image_name")
 _DAMAGE = (RuntimeError, ValueError, OSError, IndexError)  # what array_record raises
-INFO = "dataset_info.json"  # in each folder that holds a prepared data set
+INFO = "dataset_info.json"  # in the folder of every prepared dataset
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayRecordImage:
-    """An image in an ArrayRecord file, unpacked when it is read; its reader is safe in threads."""
+    """An image in an ArrayRecord file, unpacked when it is read; thread-safe."""
 
     records: Any  # array_record's ArrayRecordDataSource
     index: int
@@ -41,14 +41,14 @@ class ArrayRecordImage:
     name: str
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `ImageError` where the record can't be unpacked."""
+        """The encoded bytes. Raises `ImageError` if the record can't be unpacked."""
         try:
             record = _unpacked(self.records, self.index)
         except _DAMAGE as error:
             raise ImageError(f"damaged in the record file: {_first_line(error)}") from None
         span = record.span(self.feature)
         if span is None:
-            raise ImageError("the record holds no image")
+            raise ImageError("the record has no image")
         return bytes(record.data[slice(*span)])
 
     def __str__(self) -> str:
@@ -57,26 +57,27 @@ class ArrayRecordImage:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The features that are read."""
+    """The features to read."""
 
     image: str
     label: str
     file_name: str | None
-    names: tuple[str, ...]  # the classes, by their number
+    names: tuple[str, ...]  # class names by index
 
 
 def load_tfds(source: str) -> Dataset:
-    """The labels and places of a TensorFlow data set's images, none of which is read.
+    """Read the labels of a TensorFlow dataset and locate its images, without reading them.
 
     Args:
-        source: `tfds:NAME[/CONFIG][:VERSION][:SPLIT]`, or with the path of a prepared folder for the name. SPLIT
-            may be a slice or a sum, such as `train[:10%]+test`. Without it the splits train, validation and test are
-            marked so; with it, or where there is but one, none is. What isn't prepared yet is downloaded,
-            into TFDS_DATA_DIR or else ~/tensorflow_datasets.
+        source: `tfds:NAME[/CONFIG][:VERSION][:SPLIT]`; NAME may also be the path of a prepared folder. SPLIT may be
+            a slice or a sum, such as `train[:10%]+test`. Without SPLIT, the examples keep their splits train,
+            validation and test. With SPLIT, or if there is only one split, they have none. A dataset that is not
+            prepared yet is downloaded to TFDS_DATA_DIR (default: ~/tensorflow_datasets).
 
     Raises:
         MissingExtra: tensorflow-datasets is not installed.
-        InputError: no such data set or split; no image and class label among its features; damaged files.
+        InputError: there is no such dataset or split, no image and class label among its features, or the files are
+            damaged.
         TopworkError: it can't be downloaded and prepared.
 
     Follows https://www.tensorflow.org/datasets/overview and https://www.tensorflow.org/datasets/splits
@@ -102,24 +103,22 @@ def _builder(place: str, source: str) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError:
-        raise MissingExtra(f"the data set {source}", "tfds") from None
+        raise MissingExtra(f"the dataset {source}", "tfds") from None
 
     if is_path(place) or (Path(place) / INFO).is_file():
         return tfds.builder_from_directory(_prepared_folder(Path(place).expanduser()))
     try:
         builder = tfds.builder(place, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    except Exception as error:  # whatever the data set's own code raises
+    except Exception as error:  # whatever the dataset's own code raises
         raise InputError(_unknown(place, source, error)) from error
     if not builder.is_prepared():
         try:
-            with redirect_stdout(
-                None
-            ):  # what it tells would lie in the way of --json; its bars are on stderr
+            with redirect_stdout(None):  # keeps its messages out of --json; its bars are on stderr
                 builder.download_and_prepare()
         except Exception as error:
             raise TopworkError(
-                f"{source} can't be downloaded and prepared in {builder.data_dir}: {_first_line(error)}. Prepared "
-                "elsewhere, it is found where TFDS_DATA_DIR points"
+                f"{source} can't be downloaded and prepared in {builder.data_dir}: {_first_line(error)}. If it is "
+                "prepared in another folder, set TFDS_DATA_DIR to that folder"
             ) from error
     return builder
 
@@ -129,10 +128,8 @@ def _prepared_folder(folder: Path) -> str:
         return str(folder)
     below = sorted(readable(str(path.parent)) for path in folder.glob(f"**/{INFO}"))
     if below:
-        raise InputError(
-            f"expected the folder of one version that holds {INFO}; got {folder}: give {below[-1]}"
-        )
-    what = "one that holds none" if folder.is_dir() else "no such folder"
+        raise InputError(f"expected the folder of one version, with {INFO}; got {folder}: give {below[-1]}")
+    what = f"a folder without {INFO}" if folder.is_dir() else "no such folder"
     raise InputError(f"expected a folder prepared by TensorFlow Datasets ({INFO}) at {folder}; got {what}")
 
 
@@ -146,16 +143,16 @@ def _unknown(place: str, source: str, error: Exception) -> str:
     if name in known:
         return f"{source} can't be opened: {_first_line(error)}"
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean tfds:{near[0]}?" if near else ""
+    hint = f"; did you mean tfds:{near[0]}?" if near else "."
     where = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return (
-        f"unknown data set {source}{hint} TensorFlow Datasets names {len(known)} "
-        f"(https://www.tensorflow.org/datasets/catalog), and none of this name is prepared in {where}"
+        f"unknown dataset {source}{hint} It is not among the {len(known)} of TensorFlow Datasets "
+        f"(https://www.tensorflow.org/datasets/catalog), and not prepared in {where}"
     )
 
 
 def _columns(info: Any, source: str) -> _Columns:
-    """The image and the label: those that the data set itself calls input and target, or the only ones."""
+    """The image and the label: the dataset's declared input and target, or the only ones."""
     from tensorflow_datasets import features as kinds
 
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
@@ -167,7 +164,7 @@ def _columns(info: Any, source: str) -> _Columns:
     if len(images) != 1 or len(labels) != 1:
         shown = ", ".join(f"{name} ({type(f).__name__})" for name, f in features.items())
         raise InputError(
-            f"expected one Image and one ClassLabel in {source}, or supervised_keys that name them; got {shown}: "
+            f"expected one Image and one ClassLabel in {source}, or supervised_keys with their names; got {shown}: "
             "save its images into class folders"
         )
     label = features[labels[0]]
@@ -179,7 +176,7 @@ def _columns(info: Any, source: str) -> _Columns:
 def _read(
     builder: Any, split: str, columns: _Columns, source: str, problems: list[Problem]
 ) -> Iterator[Found]:
-    """What is in a split (or a slice of one, or a sum): for each record its label and where its image lies."""
+    """Each record's label and image location in a split, a slice of one, or a sum of several."""
     info = builder.info
     try:
         parts = list(info.splits[split].file_instructions)
@@ -189,10 +186,9 @@ def _read(
     form = info.file_format.value
     if form not in readers:
         raise InputError(
-            f"{source} is prepared as {form}; expected {' or '.join(readers)}: prepare it again with `file_format` "
-            "set to one of these"
+            f"{source} is prepared as {form}; expected {' or '.join(readers)}: prepare it again as one of these"
         )
-    begins = {  # file → its split, and the number of its first record there
+    begins = {  # file → its split, and the index of its first record in that split
         os.fspath(path): (name, first)
         for name, whole in info.splits.items()
         for path, first in zip(whole.filepaths, accumulate(whole.shard_lengths, initial=0), strict=False)
@@ -200,16 +196,16 @@ def _read(
     for path, at, record, image in readers[form](builder, split, parts, columns):
         name, first = begins[path]
         label = record.integer(columns.label)
-        # -1 is the usual "not known"
+        # -1 usually means unknown
         named = columns.names[label] if label is not None and 0 <= label < len(columns.names) else None
         file_name = record.text(columns.file_name) if columns.file_name else None
         if image is None:
-            problems.append(Problem(f"{name}/{first + at:06}", "the record holds no image"))
+            problems.append(Problem(f"{name}/{first + at:06}", "the record has no image"))
         else:
             yield Found(name, first + at, named, file_name, image)
 
 
-# What a reader gives: the file, the record's number in it, the record, where its image is.
+# What a reader yields: the file, the record's index in it, the record, and its image.
 _Read = tuple[str, int, Record, ImageSource | None]
 
 
@@ -229,7 +225,7 @@ def _array_records(builder: Any, split: str, parts: list[Any], columns: _Columns
         records = builder.as_data_source(split).data_source
     except ImportError:
         raise InputError(
-            f"{builder.data_dir} is prepared as array_record, which needs a package of that name: "
+            f"{builder.data_dir} is prepared as array_record, which needs the package array-record: "
             "pip install array-record"
         ) from None
     index = 0
@@ -240,7 +236,7 @@ def _array_records(builder: Any, split: str, parts: list[Any], columns: _Columns
                 record = _unpacked(records, index)
             except _DAMAGE as error:
                 raise InputError(
-                    f"{path} is damaged at record {at}: {_first_line(error)}; prepare the data set again"
+                    f"{path} is damaged at record {at}: {_first_line(error)}; prepare the dataset again"
                 ) from None
             image = ArrayRecordImage(records, index, columns.image, f"{path}!{at:06}")
             yield path, at, record, image if record.span(columns.image) else None
@@ -249,8 +245,8 @@ def _array_records(builder: Any, split: str, parts: list[Any], columns: _Columns
 
 def _unpacked(records: Any, index: int) -> Record:
     data = records[index]
-    if not data:  # what its reader gives where the file is cut
-        raise ValueError("nothing can be unpacked there")
+    if not data:  # the reader returns nothing if the file is truncated
+        raise ValueError("there is no record")
     return parse_example(data, 0, len(data))
 
 

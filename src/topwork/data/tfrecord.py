@@ -1,8 +1,9 @@
-"""TFRecord files and the `tf.train.Example`s in them: where each value lies, found without reading the images.
+"""TFRecord files and their `tf.train.Example` messages: locate each value without reading the images.
 
-A record is its length (uint64), a checksum, the bytes, a checksum. An Example is the Protocol Buffers message
-`{features: {feature: map<string, Feature>}}`, a Feature one of a list of bytes (1), of floats (2), of integers (3):
-https://www.tensorflow.org/tutorials/load_data/tfrecord, https://protobuf.dev/programming-guides/encoding/
+A record consists of its length (uint64), a checksum, the data, and a checksum. An Example is the Protocol Buffers
+message `{features: {feature: map<string, Feature>}}`; a Feature is a list of bytes (1), floats (2) or integers (3).
+See https://www.tensorflow.org/tutorials/load_data/tfrecord and
+https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from topwork.data.dataset import readable
 from topwork.errors import ImageError, InputError
 
 Buffer = bytes | mmap.mmap
-_BYTES, _INTEGERS = 1, 3  # kinds of Feature
+_BYTES, _INTEGERS = 1, 3  # field numbers in Feature
 _HEAD, _TAIL = 12, 4  # bytes around a record
 
 
 @dataclass(frozen=True, slots=True)
 class RecordImage:
-    """An image's bytes inside a TFRecord file, read where they lie; safe in threads.
+    """An image's bytes in a TFRecord file, read in place; thread-safe.
 
-    The record's checksum is not looked at: what was damaged on the disk shows when it is decoded, if at all.
+    The record's checksum is not verified: damage is detected when the image is decoded, if at all.
     """
 
     file: str
     name: str
-    offset: int  # of the image's own bytes
+    offset: int  # of the image's bytes
     size_bytes: int
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `OSError`, or `ImageError` where the file ends too early."""
+        """The encoded bytes. Raises `OSError`, or `ImageError` if the file is truncated."""
         with Path(self.file).open("rb") as file:
             file.seek(self.offset)
             data = file.read(self.size_bytes)
@@ -49,26 +50,26 @@ class RecordImage:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Example: `places` says, by feature, the kind of its list and where in `data` that begins and ends."""
+    """One Example. `places` maps each feature to the kind of its list and its start and end in `data`."""
 
     data: Buffer
     places: dict[str, tuple[int, int, int]]
 
     def span(self, feature: str) -> tuple[int, int] | None:
-        """Where the first of a feature's byte strings begins and ends; None where it has none."""
+        """Start and end of a feature's first byte string; None if there is none."""
         return self._first(feature, _BYTES)
 
     def text(self, feature: str) -> str | None:
-        """The first of a feature's byte strings, as text; None where it has none."""
+        """A feature's first byte string, as text; None if there is none."""
         span = self.span(feature)
         return None if span is None else self.data[slice(*span)].decode("utf-8", "backslashreplace")
 
     def integer(self, feature: str) -> int | None:
-        """The first of a feature's integers; None where it has none."""
+        """A feature's first integer; None if there is none."""
         span = self._first(feature, _INTEGERS)
         if span is None or span[0] == span[1]:
             return None
-        value, _ = _varint(self.data, span[0], span[1])  # packed or not, a list begins with its first value
+        value, _ = _varint(self.data, span[0], span[1])  # the first value comes first, packed or not
         return value - (1 << 64) if value >> 63 else value
 
     def _first(self, feature: str, kind: int) -> tuple[int, int] | None:
@@ -78,13 +79,13 @@ class Record:
 
 
 def read_records(path: str, *, skip: int, take: int) -> Iterator[Record]:
-    """The `take` Examples that follow the first `skip` in a TFRecord file, in their order.
+    """Yield `take` Examples of a TFRecord file after skipping `skip`, in order.
 
-    The file is mapped into memory, and of an image no more than the page it begins on is touched: memory stays
-    flat, however large the file is.
+    The file is memory-mapped, and only the first page of each image is touched, so memory does not grow with the
+    file's size.
 
     Raises:
-        InputError: the file is damaged, or holds fewer records.
+        InputError: the file is damaged, or has fewer records.
     """
     number = 0
     try:
@@ -101,17 +102,17 @@ def read_records(path: str, *, skip: int, take: int) -> Iterator[Record]:
     except (ValueError, struct.error):
         raise InputError(
             f"{readable(path)} is damaged at record {number}: expected a TFRecord file of tf.train.Examples; "
-            "prepare the data set again"
+            "prepare the dataset again"
         ) from None
     if number < skip + take:
         raise InputError(
-            f"{readable(path)} is cut short: expected at least {skip + take} records, found {number}; prepare "
-            "the data set again"
+            f"{readable(path)} is truncated: expected at least {skip + take} records, found {number}; prepare "
+            "the dataset again"
         )
 
 
 def parse_example(data: Buffer, begin: int, end: int) -> Record:
-    """Find the features of the Example at `data[begin:end]`. Raises `ValueError` where it is none."""
+    """Locate the features of the Example at `data[begin:end]`. Raises `ValueError` if it is not an Example."""
     places = {}
     for _, features_begin, features_end in _only(1, data, begin, end):
         for _, entry_begin, entry_end in _only(1, data, features_begin, features_end):
@@ -143,7 +144,7 @@ def _only(wanted: int, data: Buffer, begin: int, end: int) -> Iterator[tuple[int
 
 
 def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of the message at `data[at:end]`: each one's number, and where its value begins and ends."""
+    """The fields of the message at `data[at:end]`: number, start and end of the value."""
     while at < end:
         key, at = _varint(data, at, end)
         wire = key & 7
@@ -155,7 +156,7 @@ def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         elif wire in (1, 5):
             stop = at + (8 if wire == 1 else 4)
         else:
-            raise ValueError(f"no such wire type: {wire}")
+            raise ValueError(f"unknown wire type: {wire}")
         if stop > end:
             raise ValueError("a field ends outside its message")
         yield key >> 3, at, stop
@@ -163,7 +164,7 @@ def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
-    """The integer at `at` (seven bits a byte, the lowest first), and where the next thing begins."""
+    """The varint at `at` (seven bits per byte, lowest first), and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -173,4 +174,4 @@ def _varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value & (1 << 64) - 1, at
-    raise ValueError("a number without an end")
+    raise ValueError("unterminated varint")
