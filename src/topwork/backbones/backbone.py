@@ -141,7 +141,7 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
     """Pool a module's stages and last layer into one feature vector.
 
     First all stages: what each block saw after its spatial filter, and the last layer where it can't be negative;
-    rooted. Beside them the last layer as it was published. docs/benchmarks.md has what else was measured.
+    rooted. Beside them the last layer as it was published. docs/notes/elpv.md has what else was measured.
     """
     rooted = (*module.stages, *((LAST,) if module.rectified else ()))
     graph = graphs.average_views(graphs.pool(module.graph, [LAST], rooted=rooted), views)

@@ -36,7 +36,7 @@ FORMATS = (
     ),
     Format("savedmodel", "savedmodel", "", ("f32",), True, "TensorFlow", ("tensorflow", "keras")),
     # No 8-bit numbers: the converter makes the head's so, too, and the class was the same in a third of pictures
-    # only; docs/benchmarks.md, "Export".
+    # only; docs/notes/parity.md, "Export".
     Format(
         "litert",
         "litert",

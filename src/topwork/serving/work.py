@@ -1,7 +1,7 @@
 """A bounded queue of pictures and a worker thread per core.
 
 Each worker takes one picture from bytes to prediction. Batching gains nothing on a CPU whose cores are all busy
-with one picture each (docs/benchmarks.md, "Serving"), so no picture waits for others.
+with one picture each (docs/notes/speed.md, "Serving"), so no picture waits for others.
 """
 
 from __future__ import annotations

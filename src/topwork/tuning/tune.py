@@ -74,7 +74,7 @@ def tune(
     """Tune a classifier's network on its training images; no test image is used.
 
     The tuned network's head uses the last layer's features alone. Square roots of all stages' features, on which
-    frozen heads do best, are steep near 0: networks hardly learn through them (docs/benchmarks.md).
+    frozen heads do best, are steep near 0: networks hardly learn through them (docs/notes/elpv.md).
 
     Args:
         frozen: the classifier to start from and to compare with.

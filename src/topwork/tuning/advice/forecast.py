@@ -4,7 +4,7 @@ The prior is the classic rule of "Transfer Learning" in the notes of Stanford's 
 (https://cs231n.github.io/transfer-learning/): few and similar pictures → a fixed extractor; many and similar → tune;
 few and different → a head on earlier layers' features; many and different → tune deeply. Here a frozen head sees
 all stages, so it suits few pictures of either kind, and only their number matters. `Rule` holds the prior as
-coefficients, which benchmarks/advice.py corrects by measured gains.
+coefficients, which benchmarks/accuracy/advice.py corrects by measured gains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from topwork.tuning.advice.evidence import Evidence
 
 Mode = Literal["head", "tail", "full"]
 MODES: tuple[Mode, ...] = ("head", "tail", "full")
-# A set with fewer images is small: 1,100 gained nothing by tuning, 1,967 did (docs/benchmarks.md).
+# A set with fewer images is small: 1,100 gained nothing by tuning, 1,967 did (docs/notes/advice.md).
 FEW = 1500
 UNLIKE = (
     0.15  # pictures count as different if all stages avoid at least this share of the last layer's errors
@@ -46,7 +46,7 @@ class Rule:
 
     The defaults are the prior: a thousand pictures gain nothing, and ten thousand avoid a tenth of the errors. Sets
     of about 1,100 pictures avoided none of them by tuning, 1,967 solar cells 6 to 14 %, sets of 4,500 pictures 0 to
-    4 % (docs/benchmarks.md).
+    4 % (docs/notes/advice.md).
     """
 
     base: float = 0.0
@@ -77,7 +77,7 @@ class Costs:
 
 
 RULE, COSTS = Rule(), Costs()
-# One minute of tuning gained nothing in twelve pairs of data set and network (docs/benchmarks.md).
+# One minute of tuning gained nothing in twelve pairs of dataset and network (docs/notes/advice.md).
 HURRIED = Rule(size=0.0, spread=0.05)
 HURRIED_MINUTES, UNHURRIED_MINUTES = 1.0, 10.0
 
