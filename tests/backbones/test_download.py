@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_whole import keras_model, tflite_model
+from test_whole import MODELS
 
 from https_server import Page, contents, member, module_files, serving, tar, zipped
 from photos import finished, start_python
@@ -25,9 +25,6 @@ from topwork.errors import InputError, TopworkError
 FILES = module_files()
 OTHER = module_files(seed=1)
 ARCHIVE = tar(FILES)
-# An ONNX' outermost fields: the format's version, a graph of 100 bytes, the operators' version.
-ONNX = b"\x08\x08\x3a\x64" + bytes(100) + b"\x42\x02\x10\x11"
-SINGLE = {".onnx": ONNX, ".tflite": tflite_model(), ".keras": keras_model()}
 FETCH = """
 import sys
 from pathlib import Path
@@ -105,9 +102,9 @@ def test_an_archive_is_known_by_its_bytes(tmp_path, server, body):
         assert contents(fetch_module(server.put(path, body), root=tmp_path)) == FILES
 
 
-@pytest.mark.parametrize("suffix", SINGLE)
+@pytest.mark.parametrize("suffix", MODELS)
 def test_a_single_file_keeps_its_name(tmp_path, server, suffix):
-    data = SINGLE[suffix]
+    data = MODELS[suffix]
     server.put(f"/files/net-1.0{suffix}", data)
     server.put("/get/it", status=302, headers={"Location": f"/files/net-1.0{suffix}?token=1"})
     for path in (f"/files/net-1.0{suffix}", f"/files/net-1.0{suffix}?download=1", "/get/it"):
@@ -117,7 +114,7 @@ def test_a_single_file_keeps_its_name(tmp_path, server, suffix):
 
 
 def test_a_tflite_file_is_known_without_a_name(tmp_path, server):
-    path = fetch_module(server.put("/lite/1", tflite_model()) + "?lite-format=tflite", root=tmp_path)
+    path = fetch_module(server.put("/lite/1", MODELS[".tflite"]) + "?lite-format=tflite", root=tmp_path)
     assert path.name == "1.tflite"
 
 
@@ -189,9 +186,9 @@ DAMAGED = {
     "a length too short": ("/m/1", {"body": ARCHIVE, "length": len(ARCHIVE) - 1000}),
     "an end that looks like one": ("/m/1", {"body": ARCHIVE, "length": "none", "break_after": 100_000}),
     "a plain tar cut between members": ("/m/1", {"body": tar(FILES, mode="w")[: 512 * 100]}),
-    "a file cut": ("/m.onnx", {"body": ONNX[:-50]}),
-    "a file's length too short": ("/m.tflite", {"body": tflite_model(), "length": 200}),
-    "a Keras file cut": ("/m.keras", {"body": keras_model()[:-10]}),
+    "a file cut": ("/m.onnx", {"body": MODELS[".onnx"][:-50]}),
+    "a file's length too short": ("/m.tflite", {"body": MODELS[".tflite"], "length": 200}),
+    "a Keras file cut": ("/m.keras", {"body": MODELS[".keras"][:-10]}),
 }
 
 

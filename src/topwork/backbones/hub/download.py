@@ -199,13 +199,11 @@ def _place(fetched: Fetched, content: Path, url: str) -> None:
             f"{url}: expected a tar, tar.gz or zip, or a file that ends in {', '.join(SUFFIXES)}; got "
             f"{fetched.size_bytes:,} bytes that begin with {start[:16]!r}"
         )
-    named = fetched.path.with_name(name)
     try:
-        check_whole(fetched.path, suffix, shown=url)
         content.mkdir(parents=True)
-        fetched.path.rename(content / name)
+        check_whole(fetched.path.rename(content / name), shown=url)
     except OSError as error:
-        raise storage_error(error, named) from error
+        raise storage_error(error, content / name) from error
 
 
 def _file_name(start: bytes, asked: str, final: str) -> str:
