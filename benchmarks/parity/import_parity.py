@@ -52,6 +52,19 @@ AGREED = 1e-6
 RANDOM = 2
 BRANCH = 0.3
 Array = np.ndarray[Any, Any]
+COLUMNS = """\
+- *Relative* (L2) and *largest difference*: the layer's features in float32 against OpenVINO's in float32; *largest
+  feature* says what the difference is of.
+- *Rounding*: how far OpenVINO's features are from the layer's in float64 (relative); two programs in float32 agree no
+  better.
+- *Along* and *sideways*: a central difference of the loss against the gradient, both in float64, relative: along the
+  gradient, stretched in each weight to that weight's length, and in the worse of two random directions. The step
+  changes the loss by {step} of the features' length; where a rectifier's kink lies within it, others are tried and
+  the best of four is shown. No step makes a wrong gradient agree.
+- *Single*: the gradient in float32 against that in float64, relative (L2): what rounding, and kinks within it, do to
+  so sensitive a network of random weights.
+- *Parameters*: Keras', in millions. *Seconds*: importing and all checks, on two busy cores, once.
+"""
 
 
 def main() -> None:
@@ -309,20 +322,11 @@ def page(rows: list[dict[str, Any]]) -> str:
             "",
             "`python -m benchmarks.parity.import_parity --jax PYTHON --torch PYTHON`",
             "",
-            f"{good} of {len(rows)} rows agree within {ALLOWED:.0e}. Without classes, averaged over the picture, "
-            f"random weights (seed {SEED}; the last batch norm of a residual branch scaled by "
-            f"{BRANCH}), two pictures. *Relative* (L2) and *largest difference*: the layer's "
-            "features in float32 against OpenVINO's in float32; *largest feature* says what the difference is of; "
-            "*rounding*: how far OpenVINO's are from the layer's in float64 (relative): two programs in float32 "
-            "agree no better. *Along* and *sideways*: a central difference of the loss against the gradient, both "
-            "in float64, relative, along the gradient (stretched in each weight to that weight's length) and in the "
-            "worse of two random directions. The step is such that the loss changes by "
-            f"{STEPS[0]:.0e} of the features' length; where a rectifier's kink lies within it, others are tried, "
-            "and the best of four is told: no step makes a wrong gradient agree. *Single*: the gradient in float32 "
-            "against that in float64, relative (L2): what rounding, and kinks within it, do to so sensitive a "
-            "network of random weights. Parameters: Keras', in millions. Seconds: importing and all checks, on two "
-            "busy cores, once.",
+            f"{good} of {len(rows)} rows agree within {ALLOWED:.0e}. The networks have no classes, average over the",
+            f"image, and have random weights (seed {SEED}); the last batch norm of a residual branch is scaled by",
+            f"{BRANCH}. Two images each.",
             "",
+            COLUMNS.format(step=f"{STEPS[0]:.0e}"),
             f"{used}, TensorFlow {tensorflow}.",
             "",
             "| network | backend | px | parameters | relative | largest difference | largest feature | rounding "

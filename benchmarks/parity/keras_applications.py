@@ -173,15 +173,16 @@ def page(rows: list[dict[str, Any]]) -> str:
             "",
             "`python -m benchmarks.parity.keras_applications`",
             "",
-            f"{good} of {len(rows)} networks of `keras.applications` convert and give Keras' own features within "
-            f"{ALLOWED:.0e}, both relative (L2) and in the largest difference of one number. Without classes, "
-            "averaged over the picture, float32, one picture, random weights (seed 0) with batch norms that have "
-            "statistics of their own; the reference is `model.predict(preprocess_input(255 x))`. *Apart*: how far "
-            "another picture's features are, relative (L2).",
+            f"{good} of {len(rows)} networks of `keras.applications` convert and give Keras' own features within",
+            f"{ALLOWED:.0e}, both relative (L2) and in the largest difference of one number. Without classes, averaged",
+            "over the image, float32, one image, random weights (seed 0) with batch norms that have statistics of their",
+            "own; the reference is",
+            "`model.predict(preprocess_input(255 x))`. *Apart*: how far another image's features are, relative (L2).",
             "",
-            "Seconds: `convert_application`, from building the network to the checked graph on disk, once; importing "
-            "TensorFlow (5 to 10 s) not counted. Two cores of an AMD EPYC; other work was running on them, so a "
+            "Seconds: `convert_application`, from building the network to the checked graph on disk, once; importing",
+            "TensorFlow (5 to 10 s) not counted. Two cores of an AMD EPYC; other work was running on them, so a",
             "quiet machine is faster.",
+            "",
             f"{', '.join(used)}, TensorFlow {tensorflow}.",
             "",
             "| network | px | width | parameters, M | seconds | relative | largest difference | largest feature "
