@@ -27,7 +27,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "minutes": {"type": float, "help": "time limit of fine-tuning"},
     "only": {"nargs": "+", "metavar": "NAME", "help": "measure these only"},
     "out": {"type": Path, "metavar": "FILE", "help": "write the page to this file"},
-    "pictures": {"type": int, "help": "number of pictures in each data set"},
+    "pictures": {"type": int, "help": "number of pictures in each dataset"},
     "quick": {"action": "store_true", "help": "leave out what takes long, run the rest once and print only"},
     "rate": {"type": float, "help": "highest learning rate"},
     "repeats": {"type": int, "help": "number of repeats; the ways that are compared take turns in each"},
@@ -40,7 +40,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "seed of all that is random"},
     "size": {"type": int, "help": "side of the network's input in pixels"},
     "splits": {"type": int, "help": "number of random splits, with seeds 0, 1, …"},
-    "work": {"type": Path, "metavar": "FOLDER", "help": "folder of data sets and results"},
+    "work": {"type": Path, "metavar": "FOLDER", "help": "folder of datasets and results"},
 }
 
 

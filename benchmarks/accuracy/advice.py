@@ -1,12 +1,12 @@
-"""Advice against what tuning really gains: data sets made from what packages ship, each under two networks.
+"""Advice against what tuning really gains: datasets made from what packages ship, each under two networks.
 
     python -m benchmarks.accuracy.advice [--only NAME ...] [--networks HANDLE ...] [--evidence-only]
         [--minutes 15] [--pictures 1500] [--work benchmarks/work]
 
-Each pair of data set and network gives one JSON row in `work`/advice.jsonl: evidence, prediction, and the accuracy
+Each pair of dataset and network gives one JSON row in `work`/advice.jsonl: evidence, prediction, and the accuracy
 on the test part before and after `topwork finetune`, which tunes the tail. Rows that are there are not measured
 again. What tuning gives is the measured gain where validation images kept the tuned network, and nothing where they
-kept the frozen one: that is what a run ends with. The rule is fitted to all data sets but one and judged on that
+kept the frozen one: that is what a run ends with. The rule is fitted to all datasets but one and judged on that
 one, for each in turn; last, the rule fitted to all is printed, to be copied into topwork.tuning.advice.forecast.
 benchmarks/data/packaged.py has the data.
 """
@@ -112,7 +112,7 @@ def calibrate(rows: list[Row], *, prior: Rule = PRIOR, ridge: float = RIDGE) -> 
 
     Least squares of gain = headroom · (signals · coefficients), where the coefficients are held to the prior's by
     ridge · rows · |difference|². `spread` becomes the root mean square of what is left over, in shares of the
-    headroom, weighed as in the fit. Every data set weighs the same, however many rows it has.
+    headroom, weighed as in the fit. Every dataset weighs the same, however many rows it has.
     """
     names = [field.name for field in dataclasses.fields(Signals)]
     start = np.array([getattr(prior, name) for name in names])
@@ -133,7 +133,7 @@ def given(row: Row) -> float:
 
 
 def leave_one_out(rows: list[Row]) -> dict[tuple[str, str], Rule]:
-    """For each row, the rule fitted without any row of its data set."""
+    """For each row, the rule fitted without any row of its dataset."""
     return {
         (row["data"], row["backbone"]): calibrate([r for r in rows if family(r) != family(row)])
         for row in rows
@@ -141,12 +141,12 @@ def leave_one_out(rows: list[Row]) -> dict[tuple[str, str], Rule]:
 
 
 def family(row: Row) -> str:
-    """Data sets made of the same pictures are left out together."""
+    """Datasets made of the same pictures are left out together."""
     return str(row["data"]).split("-")[0]
 
 
 def summary(rows: list[Row]) -> str:
-    """Predicted, by the rule of the other data sets, beside measured; the signs; the regret in points and minutes."""
+    """Predicted, by the rule of the other datasets, beside measured; the signs; the regret in points and minutes."""
     if len({family(row) for row in rows}) < 3:
         return f"{len(rows)} rows with a measured gain: too few to judge the rule by"
     rules = leave_one_out(rows)
@@ -167,13 +167,13 @@ def summary(rows: list[Row]) -> str:
     return "\n".join(
         [
             "",
-            "Each predicted by the rule fitted to the other data sets:",
+            "Each predicted by the rule fitted to the other datasets:",
             *lines,
             "",
             f"sign right: {sum(signs)} of {len(signs)}; where it was kept and the gain's 95 % interval excludes 0: "
             f"{sum(sure)} of {len(sure)}",
             f"measured gain within the predicted 90 % interval: {sum(inside)} of {len(inside)}",
-            f"regret: {np.mean(regret_points):.2f} points and {np.mean(regret_minutes):.1f} minutes a data set; "
+            f"regret: {np.mean(regret_points):.2f} points and {np.mean(regret_minutes):.1f} minutes a dataset; "
             f"the worst {max(regret_points):.2f} points, {max(regret_minutes):.1f} minutes",
             f"regret of always tuning: {np.mean([max(-given(row), 0) for row in rows]):.2f} points, "
             f"{np.mean([row['minutes'] * (given(row) <= 0) for row in rows]):.1f} minutes; of never: "

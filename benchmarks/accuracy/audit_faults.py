@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.audit_faults [copies] [labels] [intervals] [speed] [--size 128] [--work FOLDER]
 
-copies: pictures of data sets that packages ship, changed in known ways and put among the others: how many are found,
+copies: pictures of datasets that packages ship, changed in known ways and put among the others: how many are found,
 and how many pairs that were not planted. labels: some swapped at random. intervals: how often 95 % intervals hold the
 truth, over 1,000 resamplings. speed: the audit of 10,000 pictures whose features and looks are stored. Seeds are 0.
 """

@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.doubt [--work FOLDER] [--size 128]
 
-Each data set is cut into four parts, groups whole; four classifiers are trained, each on three of them, and what they
+Each dataset is cut into four parts, groups whole; four classifiers are trained, each on three of them, and what they
 say of the part left out is put together: so every picture is asked once, of a classifier that has not seen it. The
 calibration error is a mean of absolute differences, and so above 0 for the best of classifiers: beside it stands what
 it would be if the labels were drawn by the very probabilities that were stated (2,000 draws). The share of sets that
@@ -42,7 +42,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What was said of the pictures of a data set, each by the classifier that had not seen it.
+    """What was said of the pictures of a dataset, each by the classifier that had not seen it.
 
     `targets`, `groups` int64 (N,); `probabilities` float (N, K); `least` (N,), how probable a class must be to be in
     the set; `novelty` (N,), above 1 for "none of these". `rules`: the rules of the four classifiers.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.split_leak [--work FOLDER] [--size 128] [--splits 10]
 
-Of each data set a quarter is set apart first: no copy of it is anywhere else. Of the rest (at most 1,000 pictures)
+Of each dataset a quarter is set apart first: no copy of it is anywhere else. Of the rest (at most 1,000 pictures)
 every one is copied once, recompressed, halved, brightened, darkened or mirrored, so that half of the set are copies.
 A classifier is trained on 80 % of that set and tested on the rest, twice: by a naive split, and by Topwork's, which
 has to find the copies by itself. Both classifiers are then asked about the quarter that was set apart. Ten draws.

@@ -1,1 +1,1 @@
-"""Pictures that benchmarks measure with, written once to benchmarks/work. `packaged` has the small data sets."""
+"""Pictures that benchmarks measure with, written once to benchmarks/work. `packaged` has the small datasets."""

@@ -1,9 +1,9 @@
-"""Small data sets as folders of pictures, made from what packages ship, to judge advice by.
+"""Small datasets as folders of pictures, made from what packages ship, to judge advice by.
 
     python -m benchmarks.data.packaged [--work benchmarks/work] [--pictures 1500] [NAME ...]
 
 They need `pip install elpv-dataset scikit-learn scikit-image matplotlib` and, for the emoji, `npm` (the pictures of
-four vendors are fetched once and kept). Each data set is a folder of PNG files and, beside it, a manifest
+four vendors are fetched once and kept). Each dataset is a folder of PNG files and, beside it, a manifest
 `NAME.csv` (of another number of pictures: `NAME-NUMBER.csv`) with the columns path, label, split, group: at most
 1,500 pictures, a quarter of them for testing, chosen by a seed. What belongs together (one emoji by four vendors,
 all letters of a font) is one group, on one side.
@@ -45,7 +45,7 @@ TEXTURES = ("brick", "grass", "gravel", "moon", "coins", "cell", "ihc", "retina"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture, its class, what it belongs together with, and its part where the data set says so."""
+    """One picture, its class, what it belongs together with, and its part where the dataset says so."""
 
     image: Image.Image
     label: str
@@ -164,7 +164,7 @@ def named(name: str, limit: int) -> str:
 
 
 def write_dataset(name: str, work: Path, limit: int = LIMIT) -> Path:
-    """Write a data set's folder and manifest below `work`/advice, if they are not there; the manifest's path."""
+    """Write a dataset's folder and manifest below `work`/advice, if they are not there; the manifest's path."""
     name, maker = named(name, limit), DATASETS[name]
     folder = work / "advice" / name
     manifest = folder.with_suffix(".csv")

@@ -20,7 +20,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def made_row(number: int, share: float) -> dict[str, object]:
-    """A data set of its own, whose tail gains `share` of the frozen head's errors."""
+    """A dataset of its own, whose tail gains `share` of the frozen head's errors."""
     random = np.random.default_rng(number)
     last = float(random.uniform(0.6, 0.8))
     stages = last + float(random.uniform(0, 0.15))
@@ -84,14 +84,14 @@ def test_the_regret_of_a_wrong_sign(benchmark: ModuleType) -> None:
     rows = [made_row(number, 0.4) for number in range(5)]
     text = benchmark.summary([*rows, {**made_row(5, 0.4), "gain": -2.4, "interval": [-4.0, -1.0]}])
     assert "sign right: 5 of 6; where it was kept and the gain's 95 % interval excludes 0: 5 of 6" in text
-    assert "regret: 0.40 points and 0.5 minutes a data set; the worst 2.40 points, 3.0 minutes" in text
+    assert "regret: 0.40 points and 0.5 minutes a dataset; the worst 2.40 points, 3.0 minutes" in text
     assert "of always tuning: 0.40 points, 0.5 minutes" in text
 
 
 def test_a_worse_network_that_was_not_kept_costs_time_alone(benchmark: ModuleType) -> None:
     rows = [made_row(number, 0.4) for number in range(5)]
     text = benchmark.summary([*rows, {**made_row(5, 0.4), "gain": -2.4, "kept": False}])
-    assert "regret: 0.00 points and 0.5 minutes a data set; the worst 0.00 points, 3.0 minutes" in text
+    assert "regret: 0.00 points and 0.5 minutes a dataset; the worst 0.00 points, 3.0 minutes" in text
     assert "not kept" in text
 
 

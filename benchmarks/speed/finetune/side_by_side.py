@@ -3,7 +3,7 @@
     python -m benchmarks.speed.finetune.side_by_side --torch PYTHON [--data textures] [--minutes 2] [--epochs 8]
         [--repeats 1] [--rate 5e-4] [--precision float32] [--norms moving] [--rows ROWS.jsonl]
 
-All three get the same pictures (a data set of benchmarks/data/packaged.py), 224 px, EfficientNet-Lite0, mirrored as
+All three get the same pictures (a dataset of benchmarks/data/packaged.py), 224 px, EfficientNet-Lite0, mirrored as
 --flips says, and the same test part. Each is a process of its own, timed from its start to its end: imports,
 decoding, and for Topwork the frozen classifier, too. They take turns. The accuracies are compared on the same test
 images, by a paired bootstrap. --precision bfloat16 pays for PyTorch only where the processor has it; elsewhere it is
