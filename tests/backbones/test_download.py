@@ -281,7 +281,7 @@ def test_offline(tmp_path, server, url):
     fetch_module(url, root=tmp_path)
     damage(entry_of(tmp_path, url))
     with pytest.raises(
-        DamagedModule, match=r"is of another size or kind\. Offline it can't be fetched again"
+        DamagedModule, match=r"has 0 bytes, and had [0-9,]+\. Offline it can't be fetched again"
     ):
         fetch_module(url, root=tmp_path, offline=True)
     assert len(server.requests) == 1

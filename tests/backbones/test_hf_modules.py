@@ -152,7 +152,7 @@ def test_a_damaged_module_is_never_used(hub: Hub, name: str, harm: str) -> None:
         blob.write_bytes(data[:-1] if harm == "cut" else b"?" + data[1:])
     reason = {
         "cut": "has 1,999 bytes, and had 2,000",
-        "change": "is not what was fetched",
+        "change": "changed since it was fetched",
         "delete": "is missing",
     }
     with pytest.raises(DamagedModule, match=re.escape(f"{name} {reason[harm]}")) as refused:

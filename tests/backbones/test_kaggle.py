@@ -128,7 +128,7 @@ def test_without_a_version_the_newest_is_kept(kaggle: Kaggle) -> None:
         (lambda p: p.write_bytes(p.read_bytes()[:-1]), "saved_model.pb has 499 bytes, and had 500"),
         (
             lambda p: p.write_bytes(b"Graph" + p.read_bytes()[5:]),
-            "saved_model.pb is not what was fetched (its SHA",
+            "saved_model.pb changed since it was fetched: its SHA",
         ),
         (lambda p: p.unlink(), "saved_model.pb is missing"),
     ],

@@ -116,12 +116,12 @@ def flip(path: Path) -> None:
 
 DATA_FILE = "content/variables/variables.data-00000-of-00001"
 DAMAGES = {
-    "a bit": (lambda e: flip(e / DATA_FILE), "changed since it was fetched: SHA-256"),
+    "a bit": (lambda e: flip(e / DATA_FILE), "changed since it was fetched: its SHA-256 differs"),
     "a file gone": (lambda e: (e / DATA_FILE).unlink(), "is missing"),
-    "a file emptied": (lambda e: (e / DATA_FILE).write_bytes(b""), "is of another size or kind"),
+    "a file emptied": (lambda e: (e / DATA_FILE).write_bytes(b""), "has 0 bytes, and had 750"),
     "a file more": (lambda e: (e / "content/extra").write_bytes(b"x"), "'extra' is not of the module"),
     "a folder gone": (lambda e: shutil.rmtree(e / "content/variables"), "is missing"),
-    "all files gone": (lambda e: shutil.rmtree(e / "content"), "its files can't be listed"),
+    "all files gone": (lambda e: shutil.rmtree(e / "content"), "is missing"),
     "all folders emptied": (
         lambda e: [p.unlink() for p in e.rglob("*") if p.is_file()],
         "record can't be read",
@@ -142,7 +142,7 @@ DAMAGES = {
     ),
     "a link to the same": (
         lambda e: ((e / DATA_FILE).rename(e / "f"), (e / DATA_FILE).symlink_to(e / "f")),
-        "is of another size or kind",
+        "'variables/variables.data-00000-of-00001' is not of the module",
     ),
     "a link more": (lambda e: (e / "content/more").symlink_to("/tmp"), "'more' is not of the module"),
     "a folder in place": (lambda e: ((e / DATA_FILE).unlink(), (e / DATA_FILE).mkdir()), "is missing"),
@@ -165,7 +165,7 @@ def test_an_entry_of_another_address_is_not_taken(tmp_path):
     entry = keep(tmp_path)
     other = entry.with_name(key_of("https://h/other"))
     entry.rename(other)
-    with pytest.raises(DamagedModule, match=f"expected a module from https://h/other; its record says {URL}"):
+    with pytest.raises(DamagedModule, match=f"its record is of {URL}"):
         verify(other, url="https://h/other")
     (info,) = list_modules(tmp_path)
     assert info.problem == f"{other}: its record is of {URL}"
@@ -258,7 +258,7 @@ def test_folders_that_refuse(tmp_path, monkeypatch):
     assert type(full) is TopworkError
     assert "No space left on device. Free some space, or set TOPWORK_CACHE" in str(full)
     with pytest.raises(
-        TopworkError, match=r"fetching m needs 1,000,000,000,000 MB, and 67 MB must stay free; the disk of"
+        TopworkError, match=r"fetching m needs 1,000,000,000,000 MB,? and 67 MB must stay free; the disk of"
     ):
         check_room(tmp_path / "not" / "made", 10**18, what="fetching m")
     monkeypatch.setattr(os, "unlink", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no", "f")))

@@ -8,22 +8,16 @@ damaged. What another program had fetched before the first use here is recorded 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any
 
-from topwork.backbones.hub.modules import DamagedModule, KeptFile
+from topwork.backbones.hub.modules import DamagedModule, KeptFile, difference, file_name, load, measure, save
 from topwork.errors import InputError, TopworkError
 from topwork.storage.cache import cache_root
 from topwork.storage.folders import held, storage_error
 
 FOLDER = "modules-foreign"
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ def keep(
     if kept and not damage:
         return kept.module
     with held(record.with_suffix(".lock"), waiting=lambda: None):
-        kept = read_record(record)  # by the process that had the lock before
+        kept = read_record(record)  # another process may have fetched it meanwhile
         damage = problem_of(kept) if kept else ""
         if kept and not damage:
             return kept.module
@@ -94,56 +88,47 @@ def keep(
                 )
         else:
             found = fetch(kept.revision if kept else None)
-        made = _measure(record, handle, found)
-        if kept and kept.revision == made.revision and kept.files != made.files:
+        try:
+            files = measure(found.root, found.names)
+        except OSError as error:
+            raise TopworkError(
+                f"{handle}: a file that was just fetched can't be read: {error.filename}: {error.strerror}"
+            ) from error
+        if kept and kept.revision == found.revision and kept.files != files:
+            changed = min(file.name for file in set(kept.files) ^ set(files))
             raise DamagedModule(
-                f"{handle}: revision {made.revision} was fetched again, and its files are not those that first came "
-                f"({_first_difference(kept, made)}). If you trust them, delete {record}"
+                f"{handle}: revision {found.revision} was fetched again, and its files are not those that first came "
+                f"({changed}). If you trust them, delete {record}"
             )
-        _write_record(made)
-        return made.module
+        module = found.module.absolute()
+        made = ForeignModule(record, handle, module, found.root.absolute(), found.revision, files)
+        save(record, made, without=("record",))
+        return module
 
 
 def record_of(handle: str, cache: Path) -> Path:
     """Where the record of a module lies: readable, and its own for each handle and cache folder."""
-    slug = re.sub(r"[^a-z0-9._]+", "-", handle.lower())[:80].strip("-.")
-    key = hashlib.sha256(f"{handle}\n{cache.absolute()}".encode()).hexdigest()[:16]
-    return cache_root() / FOLDER / f"{slug}-{key}.json"
+    name = file_name(handle, f"{handle}\n{cache.absolute()}")
+    return cache_root() / FOLDER / f"{name}.json"
 
 
 def read_record(record: Path) -> ForeignModule | None:
-    """What is recorded; None where nothing is, or no record can be read (the files are then measured anew)."""
+    """What is recorded; None if nothing is, or the record is damaged (the files are then measured again)."""
     try:
-        told: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT or not told["files"]:
-            return None
-        files = tuple(KeptFile(f["name"], f["size_bytes"], f["sha256"]) for f in told["files"])
-        return ForeignModule(
-            record, told["handle"], Path(told["module"]), Path(told["root"]), told["revision"], files
-        )
+        told = load(record)
+        paths = {"record": record, "module": Path(told["module"]), "root": Path(told["root"])}
+        return ForeignModule(**told | paths) if told["files"] else None
     except FileNotFoundError:
         return None
     except OSError as error:
         raise storage_error(error, record) from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return None
 
 
 def problem_of(kept: ForeignModule) -> str:
     """The first thing in which the files differ from their record; "" where they don't."""
-    for file in kept.files:
-        path = kept.root / file.name
-        try:
-            size = path.stat().st_size
-            if size != file.size_bytes:
-                return f"{file.name} has {size:,} bytes, and had {file.size_bytes:,}"
-            if _sha256(path) != file.sha256:
-                return f"{file.name} is not what was fetched (its SHA-256 differs)"
-        except FileNotFoundError:
-            return f"{file.name} is missing"
-        except OSError as error:
-            return f"{file.name} can't be read: {error.strerror}"
-    return ""
+    return difference(kept.root, kept.files)
 
 
 def list_foreign() -> list[ForeignModule]:
@@ -157,56 +142,6 @@ def forget(kept: ForeignModule) -> None:
     kept.record.unlink(missing_ok=True)
 
 
-def files_below(root: Path) -> tuple[str, ...]:
-    """The names of all files in a folder, with "/"; broken links are none."""
-    return tuple(sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()))
-
-
 def one_line(error: BaseException) -> str:
     """What an error of another program says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _measure(record: Path, handle: str, found: Found) -> ForeignModule:
-    try:
-        files = tuple(
-            KeptFile(name, (found.root / name).stat().st_size, _sha256(found.root / name))
-            for name in sorted(found.names)
-        )
-    except OSError as error:
-        raise TopworkError(
-            f"{handle}: a file that was just fetched can't be read: {error.filename}: {error.strerror}"
-        ) from error
-    return ForeignModule(
-        record, handle, found.module.absolute(), found.root.absolute(), found.revision, files
-    )
-
-
-def _write_record(made: ForeignModule) -> None:
-    told = {
-        "format": FORMAT,
-        "handle": made.handle,
-        "module": str(made.module),
-        "root": str(made.root),
-        "revision": made.revision,
-        "files": [asdict(file) for file in made.files],
-    }
-    try:
-        with NamedTemporaryFile("w", dir=made.record.parent, suffix=".part", delete=False) as out:
-            json.dump(told, out, indent=1)
-        Path(out.name).replace(made.record)
-    except OSError as error:
-        raise storage_error(error, made.record) from error
-
-
-def _first_difference(kept: ForeignModule, made: ForeignModule) -> str:
-    def by_name(files: Sequence[KeptFile]) -> dict[str, KeptFile]:
-        return {file.name: file for file in files}
-
-    old, new = by_name(kept.files), by_name(made.files)
-    return next(name for name in sorted(old | new) if old.get(name) != new.get(name))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

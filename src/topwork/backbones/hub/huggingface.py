@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from topwork.backbones.hub.foreign import Found, files_below, keep, one_line
-from topwork.backbones.hub.modules import DamagedModule
+from topwork.backbones.hub.foreign import Found, keep, one_line
+from topwork.backbones.hub.modules import DamagedModule, files_below
 from topwork.errors import InputError, MissingExtra, TopworkError, one_of
 
 SUFFIXES = (".xml", ".onnx", ".tflite", ".keras")
@@ -118,7 +118,10 @@ def _find(cache: Path, repo: str, revision: str, file: str | None, name: str) ->
     if not snapshot.is_dir():
         return None
     try:
-        module, names = choose(files_below(snapshot), file, f"hf:{name}")
+        there = tuple(
+            one for one in files_below(snapshot) if (snapshot / one).is_file()
+        )  # links may be broken
+        module, names = choose(there, file, f"hf:{name}")
     except InputError:
         return None
     return Found(snapshot / module, snapshot, names, commit)

@@ -14,7 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from topwork.backbones.hub.download import module_in
-from topwork.backbones.hub.foreign import Found, files_below, keep, one_line
+from topwork.backbones.hub.foreign import Found, keep, one_line
+from topwork.backbones.hub.modules import files_below
 from topwork.errors import InputError, MissingExtra, TopworkError
 
 

@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from topwork.errors import InputError, TopworkError
@@ -114,66 +114,102 @@ def key_of(url: str) -> str:
     """
     url = address(url)
     parts = urlsplit(url)
-    slug = re.sub(r"[^a-z0-9._]+", "-", f"{parts.netloc}{parts.path}".lower())[:80].strip("-.")
-    return f"{slug}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    return file_name(f"{parts.netloc}{parts.path}", url)
+
+
+def file_name(readable: str, identity: str) -> str:
+    """A name that shows what it is of, and is different for each `identity`."""
+    slug = re.sub(r"[^a-z0-9._]+", "-", readable.lower())[:80].strip("-.")
+    return f"{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def write_record(folder: Path, *, url: str, final_url: str, sha256: str, size_bytes: int) -> ModuleInfo:
     """Write the record of the files in `folder/content`. Until it stands there, the folder is no entry."""
-    files = tuple(sorted(_hashed(folder / CONTENT), key=lambda file: file.name))
-    fetched = datetime.now(UTC).replace(microsecond=0)
-    plain = {
-        "format": FORMAT,
-        "url": url,
-        "final_url": final_url,
-        "sha256": sha256,
-        "size_bytes": size_bytes,
-        "fetched": fetched.isoformat(),
-        "files": [asdict(file) for file in files],
-    }
-    (folder / RECORD).write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    return ModuleInfo(folder, url, final_url, sha256, size_bytes, fetched, files)
+    fetched, files = datetime.now(UTC).replace(microsecond=0), measure(folder / CONTENT)
+    info = ModuleInfo(folder, url, final_url, sha256, size_bytes, fetched, files)
+    save(folder / RECORD, info, without=("folder", "problem"))
+    return info
 
 
 def read_record(entry: Path) -> ModuleInfo:
     """What is recorded of an entry; its files are not looked at. Raises `DamagedModule`."""
     try:
-        plain = json.loads((entry / RECORD).read_text(encoding="utf-8"))
-        if plain["format"] != FORMAT:
-            raise ValueError(f"its format is {plain['format']!r}; expected {FORMAT}")
-        files = tuple(
-            KeptFile(str(f["name"]), int(f["size_bytes"]), str(f["sha256"])) for f in plain["files"]
-        )
-        urls = str(plain["url"]), str(plain["final_url"])
-        fetched = datetime.fromisoformat(plain["fetched"])
-        return ModuleInfo(entry, *urls, str(plain["sha256"]), int(plain["size_bytes"]), fetched, files)
+        plain = load(entry / RECORD)
+        return ModuleInfo(**plain | {"folder": entry, "fetched": datetime.fromisoformat(plain["fetched"])})
     except OSError as error:
         raise DamagedModule(f"{entry}: its record can't be read: {error.strerror}") from None
     except (ValueError, TypeError, LookupError) as error:
         raise DamagedModule(f"{entry}: its record {RECORD} is damaged: {error}") from None
 
 
-def verify(entry: Path, *, url: str | None = None) -> ModuleInfo:
+def verify(entry: Path, *, url: str | None = None, contents: bool = True) -> ModuleInfo:
     """Hold an entry to its record: every file's size and SHA-256, none missing, none added, no links.
 
+    Args:
+        url: the address that the record must name; None for that which the entry is named after.
+        contents: False to compare only names and sizes.
+
     Raises:
-        DamagedModule: it differs, and where; or, with `url`, it was fetched from another address.
+        DamagedModule: it differs, and where.
     """
     info = read_record(entry)
-    if url is not None and info.url != url:
-        raise DamagedModule(f"{entry}: expected a module from {url}; its record says {info.url}")
-    _compare_sizes(info)
-    try:
-        found = {file.name: file.sha256 for file in _hashed(entry / CONTENT)}
-    except OSError as error:
-        raise DamagedModule(f"{entry}: a file of it can't be read: {error.strerror}") from None
-    for file in info.files:
-        if found.get(file.name) != file.sha256:
-            raise DamagedModule(
-                f"{entry}: {file.name} changed since it was fetched: SHA-256 {file.sha256[:12]}…, now "
-                f"{found.get(file.name, 'gone')[:12]}…"
-            )
+    if info.url != url if url else key_of(info.url) != entry.name:
+        raise DamagedModule(f"{entry}: its record is of {info.url}")
+    content, names = entry / CONTENT, {file.name for file in info.files}
+    strange = [name for name in files_below(content) if name not in names or (content / name).is_symlink()]
+    problem = f"{strange[0]!r} is not of the module" if strange else ""
+    if problem := problem or difference(content, info.files, contents=contents):
+        raise DamagedModule(f"{entry}: {problem}")
     return info
+
+
+def measure(root: Path, names: Iterable[str] | None = None) -> tuple[KeptFile, ...]:
+    """The size and SHA-256 of files below `root`, all if none are named."""
+    return tuple(
+        KeptFile(name, (root / name).stat().st_size, _sha256(root / name))
+        for name in sorted(files_below(root) if names is None else names)
+    )
+
+
+def difference(root: Path, files: Iterable[KeptFile], *, contents: bool = True) -> str:
+    """The first difference between files and their record; "" if there is none."""
+    for file in files:
+        path = root / file.name
+        try:
+            if not path.is_file():
+                return f"{file.name} is missing"
+            if (size := path.stat().st_size) != file.size_bytes:
+                return f"{file.name} has {size:,} bytes, and had {file.size_bytes:,}"
+            if contents and _sha256(path) != file.sha256:
+                return f"{file.name} changed since it was fetched: its SHA-256 differs"
+        except OSError as error:
+            return f"{file.name} can't be read: {error.strerror}"
+    return ""
+
+
+def files_below(root: Path) -> tuple[str, ...]:
+    """The names of all files in a folder, with "/", and of links to folders, which are not followed."""
+    paths = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
+
+
+def save(path: Path, record: Any, *, without: tuple[str, ...] = ()) -> None:
+    """Write a record, a dataclass with `files`, as JSON; whole or not at all."""
+    plain = {name: value for name, value in asdict(record).items() if name not in without}
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(json.dumps({"format": FORMAT} | plain, indent=1, default=str), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The fields of a record. Raises OSError, or ValueError, TypeError or LookupError where it is damaged."""
+    plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if (found := plain.pop("format")) != FORMAT:
+        raise ValueError(f"its format is {found!r}; expected {FORMAT}")
+    return plain | {"files": tuple(KeptFile(**file) for file in plain["files"])}
 
 
 def list_modules(root: Path | None = None) -> tuple[ModuleInfo, ...]:
@@ -183,16 +219,12 @@ def list_modules(root: Path | None = None) -> tuple[ModuleInfo, ...]:
         if not _KEY.fullmatch(entry.name) or not entry.is_dir() or entry.is_symlink():
             continue
         info = ModuleInfo(entry, "", "", "", 0, datetime.fromtimestamp(0, UTC), ())
-        problem = ""
         try:
             info = read_record(entry)
-            _compare_sizes(info)
-            if key_of(info.url) != entry.name:
-                problem = f"{entry}: its record is of {info.url}"
+            verify(entry, contents=False)
         except TopworkError as error:
-            problem = str(error)
-        values = {name: getattr(info, name) for name in info.__slots__}
-        found.append(ModuleInfo(**values | {"problem": problem}))
+            info = replace(info, problem=str(error))
+        found.append(info)
     return tuple(sorted(found, key=lambda info: (info.fetched, info.folder.name), reverse=True))
 
 
@@ -240,46 +272,10 @@ def waiting_for(url: str, say: Callable[[str], None] | None) -> Callable[[], Non
     return lambda: say(f"another process is fetching or removing {url}: waiting for it") if say else None
 
 
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The path below `folder` and the status of everything that is no folder; links are not followed."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for inner, folders, names in os.walk(folder, onerror=refuse):
-        links = [name for name in folders if Path(inner, name).is_symlink()]
-        for name in (*names, *links):
-            path = Path(inner, name)
-            yield path.relative_to(folder).as_posix(), path.lstat()
-
-
-def _hashed(folder: Path) -> Iterator[KeptFile]:
-    for name, status in _files(folder):
-        with (folder / name).open("rb") as file:
-            yield KeptFile(name, status.st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _compare_sizes(info: ModuleInfo) -> None:
-    expected = {file.name: file.size_bytes for file in info.files}
-    try:
-        found = {
-            name: status.st_size if stat.S_ISREG(status.st_mode) else -1
-            for name, status in _files(info.folder / CONTENT)
-        }
-    except OSError as error:
-        raise DamagedModule(f"{info.folder}: its files can't be listed: {error.strerror}") from None
-    if found == expected:
-        return
-    for reason, names in (
-        ("missing", expected.keys() - found.keys()),
-        ("not of the module", found.keys() - expected.keys()),
-        ("of another size or kind", {name for name in expected if found.get(name) != expected[name]}),
-    ):
-        if names:
-            raise DamagedModule(f"{info.folder}: {min(names)!r} is {reason}")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes_in(path: Path) -> int:
-    if path.is_dir() and not path.is_symlink():
-        return sum(status.st_size for _, status in _files(path))
-    return path.lstat().st_size if os.path.lexists(path) else 0
+    return 0 if path.is_symlink() else sum((path / name).lstat().st_size for name in files_below(path))
