@@ -18,7 +18,8 @@ from https_server import Page, contents, member, module_files, serving, tar, zip
 from photos import finished, start_python
 from topwork.backbones.hub import https
 from topwork.backbones.hub.download import fetch_module, request_address
-from topwork.backbones.hub.modules import CONTENT, DamagedModule, key_of, list_modules, remove_module, verify
+from topwork.backbones.hub.modules import CONTENT, key_of, list_modules, remove_module, verify
+from topwork.backbones.hub.record import DamagedModule
 from topwork.backbones.hub.unpack import DamagedError
 from topwork.errors import InputError, TopworkError
 

@@ -16,7 +16,7 @@ from hub_server import Answer, Request, serving
 from photos import finished, start_python
 from topwork.backbones.hub import foreign
 from topwork.backbones.hub.huggingface import choose, fetch_hf
-from topwork.backbones.hub.modules import DamagedModule
+from topwork.backbones.hub.record import DamagedModule
 from topwork.errors import InputError, MissingExtra, TopworkError
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -175,7 +175,7 @@ def test_what_another_program_fetched_is_held_to_the_hubs_checksum(hub: Hub) -> 
 def test_what_came_otherwise_than_the_hub_says(hub: Hub) -> None:
     hub.lies = True
     with pytest.raises(
-        DamagedModule, match=r"net.onnx came damaged: the hub tells the SHA-256 [0-9a-f]{64}, it has "
+        DamagedModule, match=r"net.onnx came damaged: the hub states another SHA-256; try again"
     ):
         fetch_hf(REPO)
     hub.lies = False

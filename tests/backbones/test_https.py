@@ -132,7 +132,7 @@ def test_the_proxy_of_the_environment(server, tmp_path, monkeypatch, exempt):
             got(server, tmp_path)
         else:
             with pytest.raises(
-                TopworkError, match="can't fetch .*/f: Tunnel connection failed: 403 Forbidden"
+                TopworkError, match=r"can't fetch .*/f: Tunnel connection failed: 403 Forbidden"
             ):
                 fetch(server.url("/f"), tmp_path / "file")
             assert asked[0].startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.".encode())

@@ -18,7 +18,7 @@ from hub_server import Answer, Request, serving
 from photos import finished, start_python
 from topwork.backbones.hub import foreign
 from topwork.backbones.hub.kaggle import fetch_kaggle
-from topwork.backbones.hub.modules import DamagedModule
+from topwork.backbones.hub.record import DamagedModule
 from topwork.errors import InputError, MissingExtra, TopworkError
 
 kagglehub = pytest.importorskip("kagglehub")

@@ -16,7 +16,6 @@ from https_server import contents, module_files
 from topwork.backbones.hub.modules import (
     CONTENT,
     RECORD,
-    DamagedModule,
     address,
     key_of,
     list_modules,
@@ -26,6 +25,7 @@ from topwork.backbones.hub.modules import (
     verify,
     write_record,
 )
+from topwork.backbones.hub.record import DamagedModule
 from topwork.errors import InputError, TopworkError
 from topwork.storage.folders import check_room, discard, held, storage_error
 
@@ -136,6 +136,14 @@ DAMAGES = {
         "its format is 2; expected 1",
     ),
     "no record at all": (lambda e: (e / RECORD).write_text("[1]"), "module.json is damaged"),
+    "a record of other kinds": (
+        lambda e: (e / RECORD).write_text((e / RECORD).read_text().replace('"url": "', '"url": 5, "x": "')),
+        "module.json is damaged: its url is 5",
+    ),
+    "no list of files": (
+        lambda e: (e / RECORD).write_text('{"format": 1, "files": ["a"]}'),
+        "module.json is damaged",
+    ),
     "a record's hash": (
         lambda e: (e / RECORD).write_text((e / RECORD).read_text().replace('"sha256": "', '"sha256": "0')),
         "changed since it was fetched",

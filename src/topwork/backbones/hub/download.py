@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -11,8 +12,6 @@ from urllib.parse import urlsplit
 from topwork.backbones.hub.https import Fetched, Progress, fetch
 from topwork.backbones.hub.modules import (
     CONTENT,
-    DamagedModule,
-    ModuleInfo,
     address,
     key_of,
     leftovers,
@@ -20,15 +19,13 @@ from topwork.backbones.hub.modules import (
     modules_folder,
     read_record,
     verify,
-    waiting_for,
     write_record,
 )
+from topwork.backbones.hub.record import DamagedModule, fetch_once
 from topwork.backbones.hub.unpack import DamagedError, packing_of, unpack
 from topwork.backbones.hub.whole import SUFFIXES, TFLITE_MAGIC, check_whole
 from topwork.errors import InputError
-from topwork.storage.folders import discard, held, storage_error
-
-__all__ = ["Fetched", "Progress", "fetch_module", "module_in"]
+from topwork.storage.folders import discard, storage_error
 
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "tfhub_module.pb")
 _SINGLE = (".onnx", ".tflite", ".keras", ".xml")
@@ -64,29 +61,15 @@ def fetch_module(
     """
     url = address(url)
     entry = modules_folder(root) / key_of(url)
-    try:
-        return _kept(entry, url)
-    except FileNotFoundError:
-        if offline:
-            raise InputError(
-                f"{url} is not kept in {entry.parent}, and nothing is fetched offline. Fetch it once while online: "
-                f"topwork modules pull {url}"
-            ) from None
-    except DamagedModule as damage:
-        if offline:
-            raise DamagedModule(
-                f"{damage}. Offline it can't be fetched again; when online: topwork modules pull {url}"
-            ) from None
-    with held(lock_of(entry), waiting=waiting_for(url, say)):
-        try:
-            return _kept(entry, url)  # by the process that had the lock before
-        except FileNotFoundError:
-            pass
-        except DamagedModule as damage:
-            if say:
-                say(f"{damage}: it is fetched again")
-        _make(entry, url, progress, say)
-        return _kept(entry, url)
+    return fetch_once(
+        url,
+        lock_of(entry),
+        place=entry.parent,
+        offline=offline,
+        kept=lambda: _kept(entry, url),
+        make=lambda: _make(entry, url, progress, say),
+        say=say,
+    )
 
 
 def request_address(url: str) -> str:
@@ -123,12 +106,8 @@ def module_in(folder: Path, *, shown: str) -> Path:
 
 def _kept(entry: Path, url: str) -> Path:
     """The verified module. Raises `FileNotFoundError` where there is no entry, `DamagedModule`."""
-    try:
-        entry.lstat()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise storage_error(error, entry.parent) from error
+    if not os.path.lexists(entry):
+        raise FileNotFoundError(entry)
     verify(entry, url=url)
     return module_in(entry / CONTENT, shown=url)
 
@@ -142,8 +121,9 @@ def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str],
         info = write_record(
             new, url=url, final_url=fetched.url, sha256=fetched.sha256, size_bytes=fetched.size_bytes
         )
-        if say and _differs(entry, info):
-            say(f"{url}: the files are others than those that were fetched there before")
+        with contextlib.suppress(DamagedModule):
+            if say and read_record(entry).files != info.files:
+                say(f"{url}: the files are others than those that were fetched there before")
         discard(old)
         discard(part)  # before the entry is there: then nobody looks for what a kill left over
         if os.path.lexists(entry):
@@ -158,24 +138,23 @@ def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str],
 
 def _fetch_whole(url: str, file: Path, content: Path, progress: Progress | None) -> Fetched:
     """Fetch to `file` and put what is in it below `content`. What turned out to be no module is not kept."""
-    attempt = 0
-    while True:
-        attempt += 1
+    for last in (False, False, True):
         fetched = fetch(request_address(url), file, shown=url, progress=progress)
         try:
             _place(fetched, content, url)
             module_in(content, shown=url)
+            break
         except InputError:  # it would be the same the next time
             discard(file.parent)
             raise
         except DamagedError:
             discard(file.parent)
-            if not fetched.resumed or attempt == 3:
+            if last or not fetched.resumed:
                 raise
-            # Pieces may not have fitted, whatever the server said of them: once more, from the beginning.
-            discard(content.parent)
-        else:
-            return fetched
+            discard(
+                content
+            )  # pieces may not have fitted, whatever the server said of them: once more, as a whole
+    return fetched
 
 
 def _place(fetched: Fetched, content: Path, url: str) -> None:
@@ -215,11 +194,3 @@ def _file_name(start: bytes, asked: str, final: str) -> str:
         if Path(name).suffix.lower() in SUFFIXES:
             return name.lstrip(".-")
     return f"{names[0].strip('.-') or 'model'}.tflite" if start[4:8] == TFLITE_MAGIC else names[0]
-
-
-def _differs(entry: Path, info: ModuleInfo) -> bool:
-    """Whether the damaged entry's record, if it can be read, is of other files."""
-    try:
-        return read_record(entry).files != info.files
-    except DamagedModule:
-        return False

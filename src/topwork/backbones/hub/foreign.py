@@ -12,10 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topwork.backbones.hub.modules import DamagedModule, KeptFile, difference, file_name, load, measure, save
-from topwork.errors import InputError, TopworkError
+from topwork.backbones.hub.record import (
+    DAMAGES,
+    DamagedModule,
+    KeptFile,
+    difference,
+    fetch_once,
+    file_name,
+    load,
+    measure,
+    save,
+)
+from topwork.errors import TopworkError
 from topwork.storage.cache import cache_root
-from topwork.storage.folders import held, storage_error
+from topwork.storage.folders import storage_error
 
 FOLDER = "modules-foreign"
 
@@ -65,45 +75,41 @@ def keep(
         TopworkError: a record or the lock can't be written; or what `fetch` raises.
     """
     record = record_of(handle, cache)
-    kept = read_record(record)
-    damage = problem_of(kept) if kept else ""
-    if kept and not damage:
-        return kept.module
-    with held(record.with_suffix(".lock"), waiting=lambda: None):
-        kept = read_record(record)  # another process may have fetched it meanwhile
-        damage = problem_of(kept) if kept else ""
-        if kept and not damage:
-            return kept.module
-        if offline:
-            if kept:
-                raise DamagedModule(
-                    f"{handle} is damaged in {cache}: {damage}. Offline it can't be fetched again; when online: "
-                    f"topwork modules pull {handle}"
-                )
-            found = find()
+
+    def kept() -> Path:
+        known = read_record(record)
+        if known is None:
+            found = find() if offline else None
             if found is None:
-                raise InputError(
-                    f"{handle} is not kept in {cache}, and nothing is fetched offline. Fetch it once while online: "
-                    f"topwork modules pull {handle}"
-                )
-        else:
-            found = fetch(kept.revision if kept else None)
-        try:
-            files = measure(found.root, found.names)
-        except OSError as error:
-            raise TopworkError(
-                f"{handle}: a file that was just fetched can't be read: {error.filename}: {error.strerror}"
-            ) from error
-        if kept and kept.revision == found.revision and kept.files != files:
-            changed = min(file.name for file in set(kept.files) ^ set(files))
-            raise DamagedModule(
-                f"{handle}: revision {found.revision} was fetched again, and its files are not those that first came "
-                f"({changed}). If you trust them, delete {record}"
-            )
-        module = found.module.absolute()
-        made = ForeignModule(record, handle, module, found.root.absolute(), found.revision, files)
-        save(record, made, without=("record",))
-        return module
+                raise FileNotFoundError(record)
+            return _recorded(record, handle, found).module
+        if problem := problem_of(known):
+            raise DamagedModule(f"{handle} is damaged in {cache}: {problem}")
+        return known.module
+
+    def make() -> None:
+        known = read_record(record)
+        _recorded(record, handle, fetch(known.revision if known else None), known)
+
+    lock = record.with_suffix(".lock")
+    return fetch_once(handle, lock, place=cache, offline=offline, kept=kept, make=make)
+
+
+def _recorded(record: Path, handle: str, found: Found, known: ForeignModule | None = None) -> ForeignModule:
+    try:
+        files = measure(found.root, found.names)
+    except OSError as error:
+        raise TopworkError(f"{handle}: {error.filename} can't be read: {error.strerror}") from error
+    if known and known.revision == found.revision and known.files != files:
+        changed = min(file.name for file in set(known.files) ^ set(files))
+        raise DamagedModule(
+            f"{handle}: revision {found.revision} was fetched again, and its files are not those that first came "
+            f"({changed}). If you trust them, delete {record}"
+        )
+    paths = found.module.absolute(), found.root.absolute()
+    made = ForeignModule(record, handle, *paths, found.revision, files)
+    save(record, made, without=("record",))
+    return made
 
 
 def record_of(handle: str, cache: Path) -> Path:
@@ -122,7 +128,7 @@ def read_record(record: Path) -> ForeignModule | None:
         return None
     except OSError as error:
         raise storage_error(error, record) from error
-    except (ValueError, LookupError, TypeError):
+    except DAMAGES:
         return None
 
 

@@ -7,7 +7,6 @@ and HF_HUB_OFFLINE are honoured.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from topwork.backbones.hub.foreign import Found, keep, one_line
-from topwork.backbones.hub.modules import DamagedModule, files_below
+from topwork.backbones.hub.record import DamagedModule, files_below, sha256_of
 from topwork.errors import InputError, MissingExtra, TopworkError, one_of
 
 SUFFIXES = (".xml", ".onnx", ".tflite", ".keras")
@@ -108,23 +107,16 @@ def _belongs(name: str, module: str, main: str) -> bool:
 
 
 def _find(cache: Path, repo: str, revision: str, file: str | None, name: str) -> Found | None:
-    """The module in huggingface_hub's cache: `models--OWNER--REPO/{refs/REVISION, snapshots/COMMIT/…}`."""
-    folder = cache / f"models--{repo.replace('/', '--')}"
+    """The module in huggingface_hub's cache, without the network."""
+    from huggingface_hub import snapshot_download
+
     try:
-        commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
-        commit = revision  # a commit has no file in refs
-    snapshot = folder / "snapshots" / commit
-    if not snapshot.is_dir():
-        return None
-    try:
-        there = tuple(
-            one for one in files_below(snapshot) if (snapshot / one).is_file()
-        )  # links may be broken
+        snapshot = Path(snapshot_download(repo, revision=revision, cache_dir=cache, local_files_only=True))
+        there = [one for one in files_below(snapshot) if (snapshot / one).is_file()]  # links may be broken
         module, names = choose(there, file, f"hf:{name}")
-    except InputError:
+    except (OSError, InputError):
         return None
-    return Found(snapshot / module, snapshot, names, commit)
+    return Found(snapshot / module, snapshot, names, snapshot.name)
 
 
 def _fetch(
@@ -133,37 +125,31 @@ def _fetch(
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+
     try:
         info = api.model_info(repo, revision=revision, files_metadata=True)
         commit = str(info.sha)
         digests = {sibling.rfilename: _digest(sibling) for sibling in info.siblings or ()}
         module, chosen = choose(tuple(digests), file, f"hf:{name}")
-        for file_name in chosen:
-            path = _download(api, cache, repo, commit, file_name, digests[file_name], name, again=again)
+        where: dict[str, Any] = {"revision": commit, "cache_dir": cache}
+        for one in chosen:
+            for force in (
+                again,
+                True,
+            ):  # another program may have fetched it, and it may have been damaged since
+                path = Path(api.hf_hub_download(repo, one, force_download=force, **where))
+                if digests[one] in (None, sha256_of(path)):
+                    break
+            else:
+                raise DamagedModule(
+                    f"hf:{name}: {one} came damaged: the hub states another SHA-256; try again"
+                )
     except TopworkError:
         raise
     except Exception as error:
         raise _explained(error, repo, revision, name) from error
-    snapshot = path.parents[len(PurePosixPath(file_name).parts) - 1]
+    snapshot = path.parents[len(PurePosixPath(one).parts) - 1]
     return Found(snapshot / module, snapshot, chosen, commit)
-
-
-def _download(
-    api: Any, cache: Path, repo: str, commit: str, file: str, digest: str | None, name: str, *, again: bool
-) -> Path:
-    def fetched(*, force: bool) -> tuple[Path, str]:
-        path = Path(api.hf_hub_download(repo, file, revision=commit, cache_dir=cache, force_download=force))
-        with path.open("rb") as opened:
-            return path, hashlib.file_digest(opened, "sha256").hexdigest()
-
-    path, got = fetched(force=again)
-    if digest not in (None, got) and not again:  # another program fetched it, and it was damaged since
-        path, got = fetched(force=True)
-    if digest not in (None, got):
-        raise DamagedModule(
-            f"hf:{name}: {file} came damaged: the hub tells the SHA-256 {digest}, it has {got}; try again"
-        )
-    return path
 
 
 def _digest(sibling: Any) -> str | None:

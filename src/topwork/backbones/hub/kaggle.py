@@ -15,7 +15,7 @@ from pathlib import Path
 
 from topwork.backbones.hub.download import module_in
 from topwork.backbones.hub.foreign import Found, keep, one_line
-from topwork.backbones.hub.modules import files_below
+from topwork.backbones.hub.record import files_below
 from topwork.errors import InputError, MissingExtra, TopworkError
 
 

@@ -7,37 +7,32 @@ whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
+from topwork.backbones.hub.record import (
+    DAMAGES,
+    DamagedModule,
+    KeptFile,
+    difference,
+    file_name,
+    files_below,
+    load,
+    measure,
+    save,
+    waiting_for,
+)
 from topwork.errors import InputError, TopworkError
 from topwork.storage.cache import cache_root
 from topwork.storage.folders import discard, held, storage_error
 
 RECORD, CONTENT = "module.json", "content"
-FORMAT = 1
 _KEY = re.compile(r".+-[0-9a-f]{16}")
-
-
-class DamagedModule(TopworkError):
-    """A kept module is no longer what was fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFile:
-    """One file of a module: its path below `content` with "/", its size and SHA-256."""
-
-    name: str
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +112,6 @@ def key_of(url: str) -> str:
     return file_name(f"{parts.netloc}{parts.path}", url)
 
 
-def file_name(readable: str, identity: str) -> str:
-    """A name that shows what it is of, and is different for each `identity`."""
-    slug = re.sub(r"[^a-z0-9._]+", "-", readable.lower())[:80].strip("-.")
-    return f"{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
 def write_record(folder: Path, *, url: str, final_url: str, sha256: str, size_bytes: int) -> ModuleInfo:
     """Write the record of the files in `folder/content`. Until it stands there, the folder is no entry."""
     fetched, files = datetime.now(UTC).replace(microsecond=0), measure(folder / CONTENT)
@@ -138,7 +127,7 @@ def read_record(entry: Path) -> ModuleInfo:
         return ModuleInfo(**plain | {"folder": entry, "fetched": datetime.fromisoformat(plain["fetched"])})
     except OSError as error:
         raise DamagedModule(f"{entry}: its record can't be read: {error.strerror}") from None
-    except (ValueError, TypeError, LookupError) as error:
+    except DAMAGES as error:
         raise DamagedModule(f"{entry}: its record {RECORD} is damaged: {error}") from None
 
 
@@ -161,55 +150,6 @@ def verify(entry: Path, *, url: str | None = None, contents: bool = True) -> Mod
     if problem := problem or difference(content, info.files, contents=contents):
         raise DamagedModule(f"{entry}: {problem}")
     return info
-
-
-def measure(root: Path, names: Iterable[str] | None = None) -> tuple[KeptFile, ...]:
-    """The size and SHA-256 of files below `root`, all if none are named."""
-    return tuple(
-        KeptFile(name, (root / name).stat().st_size, _sha256(root / name))
-        for name in sorted(files_below(root) if names is None else names)
-    )
-
-
-def difference(root: Path, files: Iterable[KeptFile], *, contents: bool = True) -> str:
-    """The first difference between files and their record; "" if there is none."""
-    for file in files:
-        path = root / file.name
-        try:
-            if not path.is_file():
-                return f"{file.name} is missing"
-            if (size := path.stat().st_size) != file.size_bytes:
-                return f"{file.name} has {size:,} bytes, and had {file.size_bytes:,}"
-            if contents and _sha256(path) != file.sha256:
-                return f"{file.name} changed since it was fetched: its SHA-256 differs"
-        except OSError as error:
-            return f"{file.name} can't be read: {error.strerror}"
-    return ""
-
-
-def files_below(root: Path) -> tuple[str, ...]:
-    """The names of all files in a folder, with "/", and of links to folders, which are not followed."""
-    paths = (path for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
-    return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
-
-
-def save(path: Path, record: Any, *, without: tuple[str, ...] = ()) -> None:
-    """Write a record, a dataclass with `files`, as JSON; whole or not at all."""
-    plain = {name: value for name, value in asdict(record).items() if name not in without}
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(json.dumps({"format": FORMAT} | plain, indent=1, default=str), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The fields of a record. Raises OSError, or ValueError, TypeError or LookupError where it is damaged."""
-    plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if (found := plain.pop("format")) != FORMAT:
-        raise ValueError(f"its format is {found!r}; expected {FORMAT}")
-    return plain | {"files": tuple(KeptFile(**file) for file in plain["files"])}
 
 
 def list_modules(root: Path | None = None) -> tuple[ModuleInfo, ...]:
@@ -265,16 +205,6 @@ def leftovers(entry: Path) -> tuple[Path, Path, Path]:
     """What may stand beside an entry: a file on its way, a folder being made, one being deleted."""
     part, new, old = (entry.with_name(f"{entry.name}.{name}") for name in ("part", "new", "old"))
     return part, new, old
-
-
-def waiting_for(url: str, say: Callable[[str], None] | None) -> Callable[[], None]:
-    """What tells the user that another process is busy with this module."""
-    return lambda: say(f"another process is fetching or removing {url}: waiting for it") if say else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes_in(path: Path) -> int:

@@ -7,6 +7,7 @@ no links, no name that has to be mended, and no more bytes than allowed.
 from __future__ import annotations
 
 import gzip
+import re
 import stat
 import struct
 import tarfile
@@ -29,18 +30,15 @@ _CHUNK_BYTES = 2**20
 _LARGEST_READ_BYTES = 2**22  # no header needs more; a hostile one claims it
 # Every way in which a damaged archive is known to fail in the standard library.
 _DAMAGES = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,
-    LookupError,
-    OverflowError,
-    RecursionError,
-    NotImplementedError,
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, EOFError),
+    *(ValueError, LookupError, OverflowError, RecursionError, NotImplementedError),
 )
+_BAD_NAMES = {
+    r"^/": "an absolute path",
+    r"(^|/)\.\.(/|$)": 'a name with ".."',
+    r"[\\:]": "a name with a backslash or a colon, which may be a path elsewhere",
+    r"[\x00-\x1f]": "a name with control characters",
+}
 _Member = tuple[str, int, bool, str]  # its name, its size, whether it is a folder, why its kind is refused
 
 
@@ -137,8 +135,9 @@ def _checked(members: Iterable[_Member], shown: str, most_bytes: int, most_membe
     for count, (raw, size, is_folder, refused) in enumerate(members, 1):
         if count > most_members:
             raise InputError(f"{shown} holds more than {most_members:,} members: not unpacked")
-        if reason := refused or _bad_name(raw):
-            raise InputError(f"{shown} holds {raw!r}, {reason}: nothing of it is unpacked")
+        for reason in (refused, *(why for bad, why in _BAD_NAMES.items() if re.search(bad, raw))):
+            if reason:
+                raise InputError(f"{shown} holds {raw!r}, {reason}: nothing of it is unpacked")
         name = PurePosixPath(raw.casefold())  # some file systems know no capitals
         total += size
         if total > most_bytes:
@@ -150,19 +149,6 @@ def _checked(members: Iterable[_Member], shown: str, most_bytes: int, most_membe
         folders.update(name.parents, [name] if is_folder else [])
         files.update([] if is_folder else [name])
     return total
-
-
-def _bad_name(raw: str) -> str:
-    """Why a member's name is not taken; "" where it is."""
-    if raw.startswith("/"):
-        return "an absolute path"
-    if ".." in raw.split("/"):
-        return 'a name with ".."'
-    if "\\" in raw or ":" in raw:
-        return "a name with a backslash or a colon, which may be a path elsewhere"
-    if any(ord(letter) < 32 for letter in raw):
-        return "a name with control characters"
-    return ""
 
 
 def _zip_member(info: zipfile.ZipInfo) -> _Member:
