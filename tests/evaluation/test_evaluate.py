@@ -179,13 +179,13 @@ GOOD = {"targets": [0, 1], "probabilities": [[0.5, 0.5], [0.1, 0.9]], "classes":
         ({"targets": ["a", "b"]}, r"`targets` must be class numbers, int \(N,\); got <U1"),
         (
             {"targets": [0, -1]},
-            r"needs labelled images; 1 of 2 have no label \(target -1\), the first at position 1: leave",
+            r"needs labelled images; 1 of 2 have no label \(target -1\), first at position 1: leave",
         ),
         ({"targets": [0, 2]}, r"`targets` must lie in 0\.\.1 \(2 classes\); got 2 at position 1"),
         ({"targets": [-7, 0]}, r"`targets` must lie in 0\.\.1 \(2 classes\); got -7 at position 0"),
         (
             {"probabilities": [[1.0], [1.0]]},
-            r"`probabilities` must be float \(2, 2\): a row for each of 2 targets, a column for each of 2 "
+            r"`probabilities` must be float \(2, 2\), a row for each of 2 targets and a column for each of 2 "
             r"classes; got float64 \(2, 1\)",
         ),
         ({"probabilities": [[0.5, 0.5]]}, r"must be float \(2, 2\).*got float64 \(1, 2\)"),
@@ -200,10 +200,10 @@ GOOD = {"targets": [0, 1], "probabilities": [[0.5, 0.5], [0.1, 0.9]], "classes":
         ),
         (
             {"probabilities": [[0.5, 0.5], [3.2, 1.0]]},
-            r"each row of `probabilities` must sum to 1; row 1 sums to 4\.2: give the softmax's output, not",
+            r"each row of `probabilities` must sum to 1; row 1 sums to 4\.2: pass the output of the softmax, not",
         ),
         ({"classes": ["a"]}, r"`classes` must name at least two classes; got \['a'\]"),
-        ({"classes": ["a", "a"]}, r"`classes` must be distinct; 'a' is there twice"),
+        ({"classes": ["a", "a"]}, r"`classes` must be distinct; got 'a' twice"),
         ({"weights": [1.0]}, r"`weights` must be float \(2,\), one for each target; got float64 \(1,\)"),
         ({"weights": [1.0, 0.0]}, r"`weights` must be positive and finite; got 0 at position 1"),
         ({"weights": [float("nan"), 1]}, r"`weights` must be positive and finite; got nan at position 0"),

@@ -62,9 +62,9 @@ def test_wilson_covers_95_percent(n):
     [
         ((0, 0), r"`n` must be a positive number; got 0"),
         ((1, math.inf), r"`n` must be a positive number; got inf"),
-        ((3, 2), r"`successes` must lie in 0\.\.2 \(`n`\); got 3"),
-        ((-1, 2), r"`successes` must lie in 0\.\.2 \(`n`\); got -1"),
-        ((math.nan, 2), r"`successes` must lie in 0\.\.2 \(`n`\); got nan"),
+        ((3, 2), r"`successes` must be in 0\.\.2 \(`n`\); got 3"),
+        ((-1, 2), r"`successes` must be in 0\.\.2 \(`n`\); got -1"),
+        ((math.nan, 2), r"`successes` must be in 0\.\.2 \(`n`\); got nan"),
         ((1, 2, 95), r"`confidence` must lie between 0 and 1, such as 0\.95; got 95"),
     ],
 )

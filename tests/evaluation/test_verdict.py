@@ -167,13 +167,13 @@ WORSE = replace(NONE, gain=-0.0521, interval=Interval(-0.0734, -0.0312))
         ),
         (
             SMALL,
-            "+0.6 points (95 % -1.5 to 2.7, 656 images), 14 times the time: too few images to tell this from no "
-            "gain, so the frozen classifier is kept (they could show one from about 2.1 points up)",
+            "+0.6 points (95 % -1.5 to 2.7, 656 images), 14 times the time: not significant, so "
+            "the frozen classifier is kept (gains above about 2.1 points would be significant)",
         ),
         (
             NONE,
             "-0.3 points (95 % -2.4 to 1.8, 656 images), 14 times the time: no gain, so the frozen classifier is "
-            "kept (they could show one from about 2.1 points up)",
+            "kept (gains above about 2.1 points would be significant)",
         ),
         (
             WORSE,
@@ -182,7 +182,7 @@ WORSE = replace(NONE, gain=-0.0521, interval=Interval(-0.0734, -0.0312))
         (
             replace(NONE, n=5, gain=0.0, interval=Interval(0.0, 0.0), smallest=1.2),
             "+0.0 points (95 % 0.0 to 0.0, 5 images), 14 times the time: no gain, so the frozen classifier is kept "
-            "(so few can't show any)",
+            "(with so few images, no gain would be significant)",
         ),
         (
             replace(CLEAR, chosen_on="validation"),
@@ -190,23 +190,23 @@ WORSE = replace(NONE, gain=-0.0521, interval=Interval(-0.0734, -0.0312))
         ),
         (
             replace(SMALL, kept=True, chosen_on="validation"),
-            "+0.6 points (95 % -1.5 to 2.7, 656 test images), 14 times the time: kept; so few images can't tell it "
-            "from none (they could show one from about 2.1 points up)",
+            "+0.6 points (95 % -1.5 to 2.7, 656 test images), 14 times the time: kept; not significant on the "
+            "test images (gains above about 2.1 points would be significant)",
         ),
         (
             replace(NONE, kept=True, chosen_on="validation"),
-            "-0.3 points (95 % -2.4 to 1.8, 656 test images), 14 times the time: kept; validation images saw a gain, "
-            "these do not",
+            "-0.3 points (95 % -2.4 to 1.8, 656 test images), 14 times the time: kept; the validation images "
+            "show a gain, the test images do not",
         ),
         (
             replace(SMALL, chosen_on="validation"),
             "+0.6 points (95 % -1.5 to 2.7, 656 test images), 14 times the time: not kept: "
-            "validation images saw no clear gain",
+            "the validation images show no clear gain",
         ),
         (
             replace(CLEAR, kept=False, chosen_on="validation"),
             "+5.2 points (95 % 3.1 to 7.3, 656 test images), 14 times the time: not kept: "
-            "validation images saw no clear gain, these do",
+            "the validation images show no clear gain, but the test images do",
         ),
     ],
 )

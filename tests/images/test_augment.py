@@ -251,7 +251,7 @@ def test_crops_and_colour_come_on_top_of_the_flip_or_turn_of_the_number() -> Non
     ],
 )
 def test_refuses_what_is_no_square_picture(x: Any, got: str) -> None:
-    message = r"`pixels` must be a square picture, uint8 \(S, S, 3\); got " + got + ": decode it with"
+    message = r"`pixels` must be a square picture, uint8 \(S, S, 3\); got " + got + ": topwork.images"
     with pytest.raises(InputError, match=message):
         augment(x, ALL, [1])
     with pytest.raises(InputError, match=message):

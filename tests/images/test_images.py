@@ -327,7 +327,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     data = save(picture(400, 300), "JPEG", progressive=True)[:-2]
     last = data[data.rindex(b"\xff\xda") :]
     own = data.count(b"\xff\xda")
-    for scans, told in ((100, None), (101, "the JPEG goes over its pixels in more than 100 scans")):
+    for scans, told in ((100, None), (101, "the JPEG has more than 100 scans")):
         found = outcome(data + last * (scans - own) + b"\xff\xd9", 32)
         assert found == told if told else not isinstance(found, str)
 
@@ -374,9 +374,9 @@ def test_truncated_files_give_a_reason_on_one_line() -> None:
         decode(FILES["jpeg"][:60], 16)
     with pytest.raises(ImageError, match=r"^truncated or damaged PNG: its header can't be read$"):
         decode(png_header(0, 45), 16)
-    with pytest.raises(ImageError, match=r"^truncated or damaged WebP: its data end too soon$"):
+    with pytest.raises(ImageError, match=r"^truncated or damaged WebP: the file is too short$"):
         decode(FILES["webp"][:-1], 16)
-    with pytest.raises(ImageError, match=r"^truncated or damaged TIFF: its directory lies outside the file$"):
+    with pytest.raises(ImageError, match=r"^truncated or damaged TIFF: its directory is outside the file$"):
         decode(FILES["tiff lzw"][:900], 16)
 
 
@@ -391,7 +391,7 @@ def test_a_tiff_directory_that_lies_is_refused() -> None:
         with pytest.raises(ImageError, match="points outside the file"):
             decode(good.replace(entry, struct.pack("<HHII", 258, 4, 9, place)), 4)
     overlap = b"".join(struct.pack("<HHII", tag, 4, 20, 8) for tag in (258, 273, 279))
-    with pytest.raises(ImageError, match="its tags hold more than the file"):
+    with pytest.raises(ImageError, match="its tags are larger than the file"):
         decode(b"II*\0" + struct.pack("<IH", 8, 3) + overlap + bytes(50), 4)
 
 

@@ -117,13 +117,13 @@ def test_clear_one_store_by_the_beginning_of_its_fingerprint(filled: Path) -> No
 
 @pytest.mark.parametrize(("prefix", "fits"), [("c0ffee", 2), ("", 0), ("beef", 0), ("module", 0)])
 def test_clear_needs_one_fingerprint(filled: Path, prefix: str, fits: int) -> None:
-    with pytest.raises(InputError, match=f"'{prefix}' fits {fits}. Known: {FINGERPRINT}, c0ffeeffff$"):
+    with pytest.raises(InputError, match=f"'{prefix}' matches {fits}. Known: {FINGERPRINT}, c0ffeeffff$"):
         clear(filled, fingerprint=prefix)
     assert len(info(filled).stores) == 2
 
 
 def test_clear_says_when_nothing_is_known(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected the fingerprint .* 'beef' fits 0. Known: none$"):
+    with pytest.raises(InputError, match=r"expected the fingerprint .* 'beef' matches 0. Known: none$"):
         clear(tmp_path, fingerprint="beef")
 
 
@@ -153,7 +153,7 @@ def test_clear_refuses_a_folder_that_holds_other_things(
     monkeypatch.setattr(Path, "home", lambda: home)
     for wrong in (home, home.parent, Path("/"), home / "x" / ".."):
         with pytest.raises(
-            InputError, match=r"the cache must be a folder of its own; got .* Set TOPWORK_CACHE to"
+            InputError, match=r"the cache must be a separate folder; got .* Set TOPWORK_CACHE to"
         ):
             clear(wrong)
     assert (home / "features" / NAME).exists()

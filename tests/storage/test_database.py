@@ -28,7 +28,7 @@ def test_full_disk_keeps_what_is_stored(tmp_path: Path) -> None:
         store._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
         message = re.escape(
             f"the disk is full: the feature store at {store.path} needs ~3 MB more; free some space or set "
-            "TOPWORK_CACHE to a folder on another disk; what is stored so far is kept"
+            "TOPWORK_CACHE to a folder on another disk; the features stored so far are kept"
         )
         with pytest.raises(TopworkError, match=f"^{message}$"):
             store.put(items(range(10, 110)), to_come=1000)
@@ -62,7 +62,7 @@ print(done + 50)
 """
     message, count = finish(child(script, tmp_path)).splitlines()
     assert message.startswith(
-        "the disk took no more (full, failing, or a quota or size limit): the feature store at "
+        "writing failed (the disk is full or failing, or a quota or size limit is reached): the feature store at "
         f"{tmp_path / 'features' / NAME} needs ~1 MB more; free some space"
     )
     with open_store(tmp_path) as store:
@@ -149,9 +149,7 @@ except InputError as error:
 """
     message = finish(child(script, open_folder))
     open_folder.chmod(0o755)
-    assert message.startswith(
-        f"the cache must be a folder that can be written; got {open_folder / 'features'}"
-    )
+    assert message.startswith(f"the cache must be a writable folder; got {open_folder / 'features'}")
     assert message.endswith("Make it writable, or set TOPWORK_CACHE to a folder that is\n")
     if made:
         assert store.path.read_bytes() == before
@@ -161,15 +159,13 @@ except InputError as error:
 def test_root_that_is_a_file(tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.write_text("")
-    with pytest.raises(InputError, match=r"must be a folder that can be written; got .*file"):
+    with pytest.raises(InputError, match=r"must be a writable folder; got .*file"):
         open_store(root)
 
 
 def test_store_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "features" / NAME).mkdir(parents=True)
-    with pytest.raises(
-        InputError, match=f"must be a folder that can be written; got .*{NAME}: unable to open"
-    ):
+    with pytest.raises(InputError, match=f"must be a writable folder; got .*{NAME}: unable to open"):
         open_store(tmp_path)
 
 
@@ -195,11 +191,11 @@ def _error(code: int, text: str = "said") -> sqlite3.Error:
         (OSError(errno.ENOSPC, "No space"), TopworkError, "the disk is full: "),
         (OSError(errno.EDQUOT, "Quota"), TopworkError, "the disk is full: "),
         (_error(sqlite3.SQLITE_BUSY_RECOVERY), TopworkError, "was locked by another program for 60 s"),
-        (_error(sqlite3.SQLITE_READONLY), InputError, "must be a folder that can be written; got .*: said"),
+        (_error(sqlite3.SQLITE_READONLY), InputError, "must be a writable folder; got .*: said"),
         (
             OSError(errno.EROFS, "Read-only"),
             InputError,
-            "must be a folder that can be written; .*: Read-only",
+            "must be a writable folder; .*: Read-only",
         ),
         (_error(sqlite3.SQLITE_IOERR_READ), TopworkError, r"can't be used: said \(NAME\). Check the disk"),
     ],

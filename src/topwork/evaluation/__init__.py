@@ -1,1 +1,1 @@
-"""From labels and probabilities to numbers with their doubt. Never sees a model. Read `evaluate` first."""
+"""Metrics with confidence intervals, computed from labels and probabilities. Read `evaluate` first."""

@@ -1,6 +1,6 @@
-"""Labels and probabilities → `Evaluation`: how good a classifier is, and how sure that number is.
+"""Evaluate a classifier from labels and probabilities: metrics with confidence intervals.
 
-NumPy only. No model, image or file is seen here, so every classifier is judged by the same code.
+NumPy only. This module doesn't use models, images or files, so every classifier is evaluated by the same code.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ __all__ = [
     "wilson",
 ]
 
-SUM_TOLERANCE = 1e-3  # how far from 1 a row of probabilities may sum: half-precision softmax stays within
+SUM_TOLERANCE = 1e-3  # allowed error of a row's sum; a softmax in half precision stays within it
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The accuracy of always answering one class: what a classifier has to beat."""
+    """The accuracy of always predicting the same class, which a classifier must exceed."""
 
     name: str
     accuracy: float
@@ -56,32 +56,25 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """How a classifier did on `n` labelled images. Shares are in 0..1, intervals 95 %.
-
-    `weighted_accuracy` is None unless the images' weights differ; its interval is Wilson's for
-    `effective_n` images (Kish). `top_k` maps k to the share of images whose class is among the k most
-    probable. `confusion` is int64 (K, K), read-only: rows are true classes, columns predicted ones.
-    `log_loss` is in nats. `calibration_error` is the expected calibration error over `calibration`.
-    `auroc` takes the second class as positive; None unless there are two classes, both present.
-    """
+    """The results on `n` labelled images. Metrics are in 0..1 if not stated otherwise; intervals are at 95 %."""
 
     n: int
     accuracy: float
-    interval: Interval
-    weighted_accuracy: float | None
-    weighted_interval: Interval | None
-    effective_n: float | None
+    interval: Interval  # of the accuracy (Wilson)
+    weighted_accuracy: float | None  # None if all images have the same weight
+    weighted_interval: Interval | None  # Wilson's for `effective_n` images
+    effective_n: float | None  # effective sample size (Kish)
     baseline: Baseline
     balanced_accuracy: float
     macro_f1: float
-    top_k: Mapping[int, float]
+    top_k: Mapping[int, float]  # k → share of images whose class is among the k most probable
     per_class: tuple[ClassScore, ...]
-    confusion: Ints
-    log_loss: float
-    brier: float
-    calibration_error: float
+    confusion: Ints  # int64 (K, K), read-only; rows are true classes, columns predicted ones
+    log_loss: float  # in nats
+    brier: float  # 0 to 2
+    calibration_error: float  # expected calibration error over `calibration`
     calibration: tuple[CalibrationBin, ...]
-    auroc: float | None
+    auroc: float | None  # the second class is positive; None unless there are two classes, both present
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,20 +82,20 @@ class Evaluation:
         return tuple(score.name for score in self.per_class)
 
     def __eq__(self, other: object) -> bool:
-        # The generated one would ask an array for its truth.
+        # The generated method would fail, because the truth value of an array is ambiguous.
         return self.to_dict() == other.to_dict() if isinstance(other, Evaluation) else NotImplemented
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers, for JSON; what is undefined is None, never NaN."""
+        """Plain dicts, lists, strings and numbers, for JSON. Undefined values are None, never NaN."""
         out: dict[str, Any] = _plain(self)
         return out
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `to_dict`, also after a trip through JSON; unknown keys are ignored.
+        """The inverse of `to_dict`, also for values loaded from JSON. Unknown keys are ignored.
 
         Raises:
-            InputError: a key is missing, or a value is not of its kind.
+            InputError: a key is missing, or a value has the wrong type.
         """
         try:
             parts = {field.name: values[field.name] for field in dataclasses.fields(cls)}
@@ -152,24 +145,25 @@ def evaluate(
     majority: str | None = None,
     top_k: int = 5,
 ) -> Evaluation:
-    """Scores probabilities against labels.
+    """Evaluate predicted probabilities against labels.
 
-    The predicted class is the most probable one; of equally probable ones, the first in `classes`.
-    Balanced accuracy is the mean recall of the classes that are present. Precision of a class that is
-    never predicted is 0; macro F1 is the mean over the classes present or predicted. All three are
-    scikit-learn's rules, with `zero_division=0`.
+    The predicted class is the most probable one, or the first of these in `classes`. Balanced accuracy is the mean
+    recall over the classes present in `targets`. The precision of a class that is never predicted is 0. Macro F1 is
+    the mean over the classes that are present or predicted. These are scikit-learn's definitions with
+    `zero_division=0`.
 
     Args:
-        targets: int (N,), each image's class as a number in 0..K-1.
-        probabilities: float (N, K), rows sum to 1.
-        classes: the K class names; with two, the second is the positive one for `auroc`.
-        weights: float (N,), positive: how much each image counts in `weighted_accuracy`.
-        majority: the class that the baseline always answers, best the training set's most frequent;
-            without it, the most frequent one in `targets`.
-        top_k: gives `Evaluation.top_k` for 3, 5 and this k, as far as they are below K and at most this.
+        targets: int (N,), the index of each image's class, in 0..K-1.
+        probabilities: float (N, K); rows sum to 1.
+        classes: the K class names. For K = 2, the second is the positive class of `auroc`.
+        weights: float (N,), positive: sample weights for `weighted_accuracy`.
+        majority: the class that the baseline predicts, preferably the most frequent class of the training set.
+            Default: the most frequent class in `targets`.
+        top_k: the largest k in `Evaluation.top_k`, which has those of 3, 5 and `top_k` that are at most `top_k` and
+            below K.
 
     Raises:
-        InputError: there is nothing to evaluate, or an argument is not as described.
+        InputError: there are no images, or an argument is invalid.
 
     >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], classes=["cat", "dog"])
     >>> result.n, round(result.accuracy, 3), result.confusion.tolist()
@@ -184,7 +178,7 @@ def evaluate(
         raise InputError(one_of(majority, names, what="majority class"))
 
     n = len(y)
-    predicted = p.argmax(axis=1)  # (N,); the first of equals
+    predicted = p.argmax(axis=1)  # (N,); the first in case of ties
     correct = predicted == y
     confusion = confusion_matrix(y, predicted, len(names))
     confusion.setflags(write=False)
@@ -196,7 +190,7 @@ def evaluate(
     bins = calibration_bins(correct, p.max(axis=1))
 
     weighted_accuracy, weighted_interval, effective_n = None, None, None
-    if (w != w[0]).any():  # equal weights would only repeat the plain accuracy
+    if (w != w[0]).any():  # with equal weights, it would equal the accuracy
         effective_n = effective_size(w)
         weighted_accuracy = min(1.0, float(np.average(correct, weights=w)))
         weighted_interval = wilson(weighted_accuracy * effective_n, effective_n)
@@ -233,7 +227,7 @@ def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
         raise InputError(f"`classes` must name at least two classes; got {list(names)}")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"`classes` must be distinct; {twice[0]!r} is there twice")
+        raise InputError(f"`classes` must be distinct; got {twice[0]!r} twice")
     return names
 
 
@@ -245,14 +239,14 @@ def _checked(y: npt.NDArray[Any], p: npt.NDArray[Any], names: tuple[str, ...]) -
         raise InputError(f"`targets` must be class numbers, int (N,); got {y.dtype} {y.shape}")
     if p.dtype.kind not in "fiu" or p.shape != (len(y), K):
         raise InputError(
-            f"`probabilities` must be float {(len(y), K)}: a row for each of {len(y)} targets, a column for "
-            f"each of {K} classes; got {p.dtype} {p.shape}"
+            f"`probabilities` must be float {(len(y), K)}, a row for each of {len(y)} targets and a column for each "
+            f"of {K} classes; got {p.dtype} {p.shape}"
         )
     unlabelled = np.flatnonzero(y == -1)
     if len(unlabelled):
         raise InputError(
-            f"evaluating needs labelled images; {len(unlabelled)} of {len(y)} have no label "
-            f"(target -1), the first at position {unlabelled[0]}: leave them out"
+            f"evaluation needs labelled images; {len(unlabelled)} of {len(y)} have no label (target -1), first at "
+            f"position {unlabelled[0]}: leave them out"
         )
     outside = np.flatnonzero((y < 0) | (y >= K))
     if len(outside):
@@ -272,7 +266,7 @@ def _checked(y: npt.NDArray[Any], p: npt.NDArray[Any], names: tuple[str, ...]) -
         i = off[0]
         raise InputError(
             f"each row of `probabilities` must sum to 1; row {i} sums to {sums[i]:.6g}: "
-            "give the softmax's output, not the logits"
+            "pass the output of the softmax, not logits"
         )
     return y.astype(np.int64), p
 
@@ -284,5 +278,5 @@ def _checked_weights(w: npt.NDArray[Any], n: int) -> Floats:
     bad = np.flatnonzero(~(np.isfinite(w) & (w > 0)))
     if len(bad):
         raise InputError(f"`weights` must be positive and finite; got {w[bad[0]]:.6g} at position {bad[0]}")
-    w /= w.max()  # only ratios matter, and so neither sums nor squares overflow
+    w /= w.max()  # only ratios matter; this keeps sums and squares from overflowing
     return w

@@ -1,4 +1,4 @@
-"""How a frozen head's error falls with the number of images: a power law through a few measured points."""
+"""Learning curve of a frozen head: a power law fitted to its error at a few numbers of training images."""
 
 from __future__ import annotations
 
@@ -8,36 +8,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RATES = np.linspace(0.1, 1.0, 37)  # exponents that are tried
+RATES = np.linspace(0.1, 1.0, 37)  # candidate exponents
 
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """The error of a frozen head on held-out images by the number that it learned from: floor + scale · n^-rate.
+    """The error on held-out images as a function of the number of training images n: floor + scale · n^-rate."""
 
-    `sizes` and `errors` are what was measured; the law is fitted to them (see `fit_curve`).
-    """
-
-    sizes: tuple[int, ...]
-    errors: tuple[float, ...]
+    sizes: tuple[int, ...]  # measured numbers of training images
+    errors: tuple[float, ...]  # and the error at each
     floor: float
     scale: float
     rate: float
 
     def error(self, n: float) -> float:
-        """The law's error for a head that learned from `n` images, 0 to 1."""
+        """The predicted error with `n` training images, 0 to 1."""
         return min(1.0, self.floor + self.scale * math.pow(n, -self.rate))
 
     @property
     def doubled(self) -> float:
-        """By how much the accuracy would rise with twice the images, 0 to 1."""
+        """The predicted gain in accuracy with twice the training images, 0 to 1."""
         return self.error(self.sizes[-1]) - self.error(2 * self.sizes[-1])
 
 
 def fit_curve(sizes: tuple[int, ...], errors: tuple[float, ...]) -> LearningCurve:
-    """Least squares of error = floor + scale · n^-rate, 0 ≤ floor, 0 ≤ scale, 0.1 ≤ rate ≤ 1; n ascending.
+    """Least-squares fit of error = floor + scale · n^-rate with floor, scale ≥ 0 and 0.1 ≤ rate ≤ 1; n ascending.
 
-    The law is that of Cortes et al., "Learning curves: asymptotic values and rate of convergence", 1994.
+    Follows Cortes et al., "Learning curves: asymptotic values and rate of convergence", 1994.
 
     >>> curve = fit_curve((100, 200, 400, 800), (0.3, 0.2, 0.15, 0.125))
     >>> round(curve.floor, 3), round(curve.scale, 3), round(curve.rate, 3)

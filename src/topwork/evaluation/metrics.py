@@ -1,6 +1,6 @@
-"""The measures behind an evaluation: pure functions of NumPy arrays, one for each number.
+"""The metrics of an evaluation: pure functions of NumPy arrays.
 
-They trust their arrays: `topwork.evaluation.evaluate.evaluate` checks what a user gives.
+They don't check their arguments; `topwork.evaluation.evaluate.evaluate` does.
 """
 
 from __future__ import annotations
@@ -19,28 +19,25 @@ Bools = npt.NDArray[np.bool_]
 
 
 def confusion_matrix(targets: Ints, predicted: Ints, classes: int) -> Ints:
-    """int64 (K, K): how many images of class (row) were called class (column)."""
+    """int64 (K, K): the number of images by true class (row) and predicted class (column)."""
     flat = np.bincount(targets * classes + predicted, minlength=classes * classes)
     return flat.reshape(classes, classes).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class. `n` is its images; `recall` and its 95 % Wilson `interval` are None if there are none.
-
-    `precision` is 0 for a class that is never predicted; `f1` is None for one neither present nor predicted.
-    """
+    """The metrics of one class."""
 
     name: str
-    n: int
-    precision: float
-    recall: float | None
-    f1: float | None
-    interval: Interval | None
+    n: int  # number of images
+    precision: float  # 0 if the class is never predicted
+    recall: float | None  # None without images
+    f1: float | None  # None if the class is neither present nor predicted
+    interval: Interval | None  # 95 % Wilson interval of the recall
 
 
 def class_score(name: str, i: int, confusion: Ints) -> ClassScore:
-    """The scores of class number `i`, from the confusion matrix."""
+    """The metrics of the class with index `i`."""
     hits, n, predicted = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
     return ClassScore(
         name=name,
@@ -53,7 +50,7 @@ def class_score(name: str, i: int, confusion: Ints) -> ClassScore:
 
 
 def ranks_of_truth(targets: Ints, probabilities: Floats) -> Ints:
-    """int64 (N,): the place of the true class, 0 the most probable; ties go to the lower class number."""
+    """int64 (N,): the rank of the true class, 0 for the most probable; ties are ordered by class index."""
     truth = probabilities[np.arange(len(targets)), targets][:, None]  # (N, 1)
     tied_before = (probabilities == truth) & (np.arange(probabilities.shape[1]) < targets[:, None])
     ranks: Ints = ((probabilities > truth) | tied_before).sum(axis=1)
@@ -61,9 +58,9 @@ def ranks_of_truth(targets: Ints, probabilities: Floats) -> Ints:
 
 
 def log_loss(targets: Ints, probabilities: Floats) -> float:
-    """Mean -ln(probability of the true class), in nats; a probability counts as at least 2.2e-16.
+    """Mean -ln(probability of the true class), in nats.
 
-    That floor is the float64 epsilon, as in scikit-learn's `log_loss`.
+    Probabilities are clipped at the epsilon of float64, 2.2e-16, as in scikit-learn's `log_loss`.
     """
     eps = np.finfo(np.float64).eps
     truth = probabilities[np.arange(len(targets)), targets]
@@ -71,10 +68,10 @@ def log_loss(targets: Ints, probabilities: Floats) -> float:
 
 
 def brier(targets: Ints, probabilities: Floats) -> float:
-    """Mean squared distance between probabilities and truth, summed over classes: 0 best, 2 worst.
+    """Mean squared difference between probabilities and one-hot labels, summed over classes: 0 (best) to 2 (worst).
 
-    As defined by Brier, "Verification of forecasts expressed in terms of probability", 1950; for two
-    classes it is twice the value of the one-class definition.
+    As defined by Brier, "Verification of forecasts expressed in terms of probability", 1950. For two classes, this is
+    twice the value of the common binary definition.
     """
     truth = probabilities[np.arange(len(targets)), targets]
     # Σ(p - y)² = Σp² - 2 p_true + 1, without building the one-hot (N, K) of y
@@ -82,9 +79,9 @@ def brier(targets: Ints, probabilities: Floats) -> float:
 
 
 def auroc(positive: Bools, scores: Floats) -> float | None:
-    """The chance that a positive image scores above a negative one, ties counting half.
+    """The probability that a positive image scores higher than a negative one, with ties counted as one half.
 
-    None unless both kinds are there. Computed from mid-ranks (the Mann-Whitney statistic).
+    Computed from mid-ranks (the Mann-Whitney statistic). None unless there are both positive and negative images.
     """
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
@@ -98,20 +95,17 @@ def auroc(positive: Bools, scores: Floats) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """The images whose top probability lies in (low, high]: a point of the reliability diagram.
-
-    `confidence` is their mean top probability and `accuracy` the share that was right; None if `n` is 0.
-    """
+    """The images whose top probability is in (low, high]: a point of the reliability diagram."""
 
     low: float
     high: float
     n: int
-    confidence: float | None
-    accuracy: float | None
+    confidence: float | None  # mean top probability; None if `n` is 0
+    accuracy: float | None  # None if `n` is 0
 
 
 def calibration_bins(correct: Bools, confidence: Floats, count: int = 15) -> tuple[CalibrationBin, ...]:
-    """`count` equal-width bins (low, high] over 0..1, empty ones included."""
+    """`count` bins (low, high] of equal width over 0..1, including empty ones."""
     edges = np.arange(count + 1) / count
     place = np.searchsorted(edges[1:-1], confidence, side="left")  # (N,), 0..count-1
     n = np.bincount(place, minlength=count)
@@ -130,7 +124,7 @@ def calibration_bins(correct: Bools, confidence: Floats, count: int = 15) -> tup
 
 
 def expected_calibration_error(bins: tuple[CalibrationBin, ...]) -> float:
-    """Mean |accuracy - confidence| over bins, weighted by their images, in 0..1.
+    """Mean |accuracy - confidence| over bins, weighted by their number of images, in 0..1.
 
     Follows Guo et al., "On calibration of modern neural networks", 2017.
     """

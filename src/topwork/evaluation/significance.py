@@ -1,4 +1,4 @@
-"""How sure a score is: intervals for shares, and the paired test of two classifiers."""
+"""Confidence intervals for proportions, and paired tests of two classifiers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 
-DRAWN_AT_ONCE = 1_000_000  # numbers held at a time while images are drawn anew
-KIND_COST = 20  # drawing how many of a kind come up takes as long as drawing so many images
+DRAWN_AT_ONCE = 1_000_000  # random numbers in memory at a time
+KIND_COST = 20  # a multinomial draw takes about this many times as long per kind as an integer draw per image
 
 
 class Interval(NamedTuple):
-    """A confidence interval, both ends included."""
+    """A closed confidence interval."""
 
     low: float
     high: float
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
-    """The score interval for a proportion, within 0..1; it stays sensible for 0 of n and n of n.
+    """Wilson's score interval for a proportion, within 0..1; also suitable for 0 of n and n of n.
 
-    Both counts may be fractional, so that a weighted sample can be given by its effective size.
+    Counts may be fractional, for instance the effective size of a weighted sample.
     Follows Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
 
     Raises:
-        InputError: `n` is not positive, `successes` is not in 0..n, or `confidence` not within 0..1.
+        InputError: `n` is not positive, `successes` is not in 0..n, or `confidence` is not between 0 and 1.
 
     >>> low, high = wilson(8, 10)
     >>> round(low, 4), round(high, 4)
@@ -43,13 +43,13 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     if not (n > 0 and math.isfinite(n)):
         raise InputError(f"`n` must be a positive number; got {n}")
     if not 0 <= successes <= n:
-        raise InputError(f"`successes` must lie in 0..{n} (`n`); got {successes}")
+        raise InputError(f"`successes` must be in 0..{n} (`n`); got {successes}")
     z = _normal_quantile(confidence)
     p = successes / n
     shrink = 1 + z * z / n
     centre = (p + z * z / (2 * n)) / shrink
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) / shrink
-    # At p = 0 and p = 1 one end is exactly p; rounding would put it a hair outside 0..1.
+    # At p = 0 and p = 1 one end is exactly p; with rounding errors it could be outside 0..1.
     return Interval(0.0 if p == 0 else max(0.0, centre - half), 1.0 if p == 1 else min(1.0, centre + half))
 
 
@@ -61,41 +61,39 @@ def _normal_quantile(confidence: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """Two classifiers on the same `n` images: A's accuracy minus B's, with its doubt.
+    """Two classifiers A and B compared on the same images.
 
-    `only_a` images were right with A alone, `only_b` with B alone. `p_value` is exact, `interval`
-    approximate: close to the border, one may call significant what the other doesn't.
+    The p-value is exact and the interval approximate, so they may disagree close to the threshold of significance.
     """
 
-    n: int
-    only_a: int
-    only_b: int
+    n: int  # number of images
+    only_a: int  # images that only A classifies correctly
+    only_b: int  # images that only B classifies correctly
     p_value: float
-    difference: float
-    interval: Interval
+    difference: float  # A's accuracy minus B's
+    interval: Interval  # of the difference
 
 
 def mcnemar(
     correct_a: Bools, correct_b: Bools, confidence: float = 0.95, *, groups: Ints | None = None
 ) -> PairedComparison:
-    """Compares two classifiers image by image: McNemar's exact test and the difference's interval.
+    """Compare two classifiers on the same images: McNemar's exact test and an interval for the difference.
 
-    The p-value is the two-sided binomial one: were both equally good, each image that only one of them
-    gets right would go to either by a fair coin. (McNemar, "Note on the sampling error of the difference
-    between correlated proportions or percentages", 1947.) The interval is method 10 of Newcombe,
-    "Improved confidence intervals for the difference between binomial proportions based on paired
-    data", 1998: Wilson intervals of both accuracies, joined with their correlation. Where groups have several
-    images, the test is of the groups that one of them does better on, and the interval reaches as far as that of
-    `paired_bootstrap`, too.
+    The p-value is that of a two-sided binomial test: if both classifiers were equally good, each image that only one
+    of them classifies correctly would be A's or B's with equal probability (McNemar, "Note on the sampling error of
+    the difference between correlated proportions or percentages", 1947). The interval is method 10 of Newcombe,
+    "Improved confidence intervals for the difference between binomial proportions based on paired data", 1998, which
+    combines the Wilson intervals of both accuracies with their correlation. If groups have several images, the test
+    counts groups instead of images, and the interval is extended to include that of `paired_bootstrap`.
 
     Args:
-        correct_a: bool (N,), whether A was right on each image.
+        correct_a: bool (N,), whether A is correct on each image.
         correct_b: bool (N,), the same for B, on the same images in the same order.
         confidence: of the interval, between 0 and 1.
-        groups: int (N,), the number of each image's group, which counts as one; None where each is alone.
+        groups: int (N,), each image's group; a group counts as one. None if each image is independent.
 
     Raises:
-        InputError: the two are not boolean vectors of one length, or are empty; or `groups` are not as described.
+        InputError: the results are not boolean vectors of the same length, or are empty, or `groups` is invalid.
 
     >>> result = mcnemar(np.array([True, True, True, False]), np.array([True, False, False, False]))
     >>> result.only_a, result.only_b, result.p_value, result.difference
@@ -135,15 +133,15 @@ def _checked_pair(**pair: Bools) -> tuple[Bools, Bools]:
 
 
 def sign_test(gains: Floats) -> float:
-    """The two-sided p-value of as many above 0, and as many below, by a fair coin; `gains` float (G,)."""
+    """Two-sided p-value of the sign test on `gains`, float (G,); zeros are ignored."""
     better, worse = int((gains > 0).sum()), int((gains < 0).sum())
     return _binomial(min(better, worse), better + worse)
 
 
 def _binomial(fewer: int, n: int) -> float:
     """min(1, 2 P(X <= fewer)) for X ~ Binomial(n, 1/2)."""
-    # From the largest term P(X = fewer) down, each is the one above it times i / (n - i + 1):
-    # so no power or factorial overflows, however many the images.
+    # Starting with the largest term, P(X = fewer), each term is the previous one times i / (n - i + 1). This avoids
+    # powers and factorials, which would overflow for many images.
     i = np.arange(fewer, 0, -1)
     terms = 1 + float(np.cumprod(i / (n - i + 1)).sum())
     log_largest = math.lgamma(n + 1) - math.lgamma(fewer + 1) - math.lgamma(n - fewer + 1) - n * math.log(2)
@@ -155,8 +153,8 @@ def _newcombe(both: int, only_a: int, only_b: int, neither: int, confidence: flo
     right_a, right_b = both + only_a, both + only_b
     p_a, p_b = right_a / n, right_b / n
     interval_a, interval_b = wilson(right_a, n, confidence), wilson(right_b, n, confidence)
-    # The correlation phi of the two outcomes, its numerator drawn towards 0 by n / 2 when positive
-    # (Newcombe's correction), and 0 when one of the two is always right or always wrong.
+    # The correlation phi of the two outcomes. A positive numerator is reduced by n / 2, at most to 0 (Newcombe's
+    # correction); phi is 0 if one of the two is always right or always wrong.
     numerator = float(both * neither - only_a * only_b)
     if numerator > 0:
         numerator = max(numerator - n / 2, 0.0)
@@ -173,7 +171,7 @@ def _newcombe(both: int, only_a: int, only_b: int, neither: int, confidence: flo
 
 
 def effective_size(weights: Floats) -> float:
-    """How many equally weighted images would say as much: (Σw)² / Σw², in 1..N. (Kish, 1965.)"""
+    """The effective sample size (Kish 1965): (Σw)² / Σw², in 1..N."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
@@ -187,26 +185,25 @@ def paired_bootstrap(
     samples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The interval of a gain: (weighted) accuracy after minus before, over images drawn anew with replacement.
+    """Paired bootstrap interval for a gain: the (weighted) accuracy after minus before.
 
-    An image is drawn with its weight and both its outcomes, and with all of its group: pictures of one thing are
-    right or wrong together, and many of them say little more than one (Field and Welsh 2007, "Bootstrapping
-    clustered data"). The interval's ends are percentiles of the gains found:
-    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. It says too much of few images:
-    where no outcome differs, both ends are 0; there `mcnemar` is the better judge.
+    Each image is resampled with its weight, both outcomes and its whole group, because pictures of the same object
+    tend to be right or wrong together (Field and Welsh 2007, "Bootstrapping clustered data"). The ends of the
+    interval are percentiles: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13. For few
+    images the interval is too narrow (if no outcome differs, both ends are 0); use `mcnemar` for them.
 
     Args:
-        before_correct: bool (N,), whether the first classifier was right on each image.
+        before_correct: bool (N,), whether the first classifier is correct on each image.
         after_correct: bool (N,), the same for the second, on the same images in the same order.
-        weights: float (N,), positive: how much each image counts; None for all alike.
-        groups: int (N,), the number of each image's group; None where each is alone.
+        weights: float (N,), positive: sample weights; None for equal weights.
+        groups: int (N,), each image's group; None if each image is independent.
         confidence: of the interval, between 0 and 1.
-        samples: how often the images are drawn.
-        seed: of the draws.
+        samples: the number of bootstrap samples.
+        seed: of the random numbers.
 
     Raises:
-        InputError: the outcomes are not boolean vectors of one length, or are empty; or another argument is not as
-            described.
+        InputError: the outcomes are not boolean vectors of the same length, or are empty, or another argument is
+            invalid.
 
     >>> before, after = np.arange(100) < 70, np.arange(100) < 78
     >>> low, high = paired_bootstrap(before, after)
@@ -221,8 +218,8 @@ def paired_bootstrap(
     n = len(before)
     w = np.ones(n) if weights is None else _checked_weights(np.asarray(weights), n)
     gain, total = gains_of_groups(after.astype(np.int64) - before, w, groups)
-    # Groups of one weight and gain are alike: how many of them are drawn is multinomial, which is quicker to
-    # draw than each group where these kinds are few.
+    # Groups with the same weight and gain are equivalent, and the number of each such kind in a sample is
+    # multinomial. If there are few kinds, that is faster to draw than each group.
     kinds, counts = np.unique(np.stack([total, gain], axis=1), axis=0, return_counts=True)
     n = len(gain)
     few = len(kinds) * KIND_COST <= n
@@ -245,10 +242,10 @@ def paired_bootstrap(
 
 
 def gains_of_groups(won: npt.NDArray[Any], weights: Floats, groups: Ints | None) -> tuple[Floats, Floats]:
-    """What each group gains, and what it weighs: float (G,) each; without groups, of each image.
+    """The gain and the weight of each group, float (G,) each; without groups, of each image.
 
     Raises:
-        InputError: `groups` are not ints, one for each image.
+        InputError: `groups` is not an int vector with one element per image.
     """
     if groups is None:
         return weights * won, weights
@@ -269,5 +266,5 @@ def _checked_weights(w: npt.NDArray[Any], n: int) -> Floats:
     bad = np.flatnonzero(~(np.isfinite(w) & (w > 0)))
     if len(bad):
         raise InputError(f"`weights` must be positive and finite; got {w[bad[0]]:.6g} at position {bad[0]}")
-    w /= w.max()  # only ratios matter, and so no sum overflows
+    w /= w.max()  # only ratios matter; this keeps sums from overflowing
     return w

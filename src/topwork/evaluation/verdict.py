@@ -1,4 +1,4 @@
-"""Frozen and tuned on the same images: what tuning gained, with its doubt, and what that cost."""
+"""Compare a frozen and a fine-tuned classifier on the same images: the gain with its interval, and the cost."""
 
 from __future__ import annotations
 
@@ -20,41 +20,35 @@ from topwork.evaluation.significance import (
 Array = np.ndarray[Any, Any]
 
 SIGNIFICANT = 0.05
-FEWEST = 6  # images won, none lost, that McNemar's exact test calls significant: 2 · 0.5⁶ = 0.03
+FEWEST = 6  # least images gained, with none lost, for p < 0.05 in McNemar's exact test: 2 · 0.5⁶ = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What tuning gained on `n` images that both classifiers saw for the first time.
+    """The effect of fine-tuning, measured on images that neither classifier was trained on."""
 
-    `before`, `after`: accuracies of the frozen and of the tuned classifier in 0..1, weighted by the images' weights;
-    `gain` is their difference, `interval` its 95 % paired bootstrap interval, groups drawn whole. `p_value`: of
-    McNemar's exact test, unweighted, of the groups that gain or lose. `smallest`: about the
-    least gain that these images could have shown; above 1, none.
-    `seconds_before`, `seconds_after`: what training the frozen one took, and the tuned one. `kept`: whether the
-    tuned one is. `chosen_on`: the images that decided that: "test" for these, "validation" for others.
-    """
-
-    n: int
-    before: float
-    after: float
-    gain: float
-    interval: Interval
-    p_value: float
-    smallest: float
-    seconds_before: float
-    seconds_after: float
-    kept: bool
-    chosen_on: Literal["test", "validation"]
+    n: int  # number of images
+    before: float  # (weighted) accuracy of the frozen classifier, 0 to 1
+    after: float  # (weighted) accuracy of the fine-tuned classifier, 0 to 1
+    gain: float  # after - before
+    interval: Interval  # 95 % interval of the gain: paired bootstrap over groups
+    p_value: float  # of McNemar's exact test on groups, unweighted
+    smallest: float  # about the smallest gain that would be significant; above 1: none would be
+    seconds_before: float  # training time of the frozen classifier
+    seconds_after: float  # training time of the fine-tuned classifier
+    kept: bool  # whether the fine-tuned classifier is kept
+    chosen_on: Literal[
+        "test", "validation"
+    ]  # the images that decided this: these ("test") or others ("validation")
 
     @property
     def clear(self) -> bool:
-        """Whether these images show a gain: its interval is above 0, or it is positive and McNemar's p below 0.05."""
+        """Whether the gain is significant: its interval is above 0, or it is positive and McNemar's p below 0.05."""
         return self.interval.low > 0 or (self.gain > 0 and self.p_value < SIGNIFICANT)
 
     @property
     def sentence(self) -> str:
-        """What a person reads."""
+        """The verdict as a sentence."""
         reason = self._by_these() if self.chosen_on == "test" else self._by_others()
         low, high = map(_points, self.interval)
         gain = f"{_points(self.gain):+.1f} points (95 % {low:.1f} to {high:.1f}, {self._images})"
@@ -65,16 +59,16 @@ class Verdict:
             return "kept" if self.interval.low > 0 else f"kept (McNemar's test: p = {self.p_value:.2g})"
         if self.interval.high < 0:
             return "worse, so the frozen classifier is kept"
-        reason = "too few images to tell this from no gain" if _points(self.gain) > 0 else "no gain"
+        reason = "not significant" if _points(self.gain) > 0 else "no gain"
         return f"{reason}, so the frozen classifier is kept ({self._power})"
 
     def _by_others(self) -> str:
         if self.kept:
             if self.gain <= 0:
-                return "kept; validation images saw a gain, these do not"
-            return "kept" if self.clear else f"kept; so few images can't tell it from none ({self._power})"
-        these = ", these do" if self.clear else ""
-        return f"not kept: validation images saw no clear gain{these}"
+                return "kept; the validation images show a gain, the test images do not"
+            return "kept" if self.clear else f"kept; not significant on the test images ({self._power})"
+        these = ", but the test images do" if self.clear else ""
+        return f"not kept: the validation images show no clear gain{these}"
 
     @property
     def _images(self) -> str:
@@ -84,8 +78,8 @@ class Verdict:
     @property
     def _power(self) -> str:
         if self.smallest > 1:
-            return "so few can't show any"
-        return f"they could show one from about {_points(self.smallest):.1f} points up"
+            return "with so few images, no gain would be significant"
+        return f"gains above about {_points(self.smallest):.1f} points would be significant"
 
     @property
     def _cost(self) -> str:
@@ -96,7 +90,7 @@ class Verdict:
         return f", {shown} times the time" if times >= 1.05 else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, and the sentence."""
+        """Plain values for JSON, including the sentence."""
         plain = dataclasses.asdict(self)
         return plain | {"interval": list(self.interval), "sentence": self.sentence}
 
@@ -117,24 +111,24 @@ def judge(
     kept: bool | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """Compare a frozen and a tuned classifier on the same images.
+    """Compare a frozen and a fine-tuned classifier on the same images.
 
-    Of equally probable classes, the first is the prediction, as in `evaluation.evaluate`.
+    If several classes are equally probable, the first is the prediction, as in `evaluation.evaluate`.
 
     Args:
-        targets: int (N,), each image's class as a number in 0..K-1.
+        targets: int (N,), the index of each image's class, in 0..K-1.
         before: float (N, K), the frozen classifier's probabilities.
-        after: float (N, K), the tuned one's.
-        weights: float (N,), positive: how much each image counts; None for all alike.
-        groups: int (N,), the number of each image's group, which counts as one; None where each is alone.
-        seconds_before: what training the frozen classifier took.
-        seconds_after: what training the tuned one took.
-        kept: whether the tuned one is, decided on other images, so that these owe nothing to the choice. None: these
-            decide, and it is kept where they show a gain (`Verdict.clear`).
-        seed: of the bootstrap's draws.
+        after: float (N, K), the fine-tuned classifier's probabilities.
+        weights: float (N,), positive: sample weights; None for equal weights.
+        groups: int (N,), each image's group; a group counts as one. None if each image is independent.
+        seconds_before: training time of the frozen classifier.
+        seconds_after: training time of the fine-tuned classifier.
+        kept: whether the fine-tuned classifier is kept, if that was decided on other images. None: keep it if these
+            images show a significant gain (`Verdict.clear`).
+        seed: of the bootstrap.
 
     Raises:
-        InputError: there are no images, or an argument is not as described.
+        InputError: there are no images, or an argument is invalid.
 
     >>> targets, wrong, right = np.zeros(40, int), np.array([[0.4, 0.6]] * 40), np.array([[0.9, 0.1]] * 40)
     >>> print(judge(targets, wrong, right, seconds_before=10, seconds_after=140).sentence)
@@ -153,10 +147,10 @@ def judge(
     was, now = (p.argmax(axis=1) == y for p in tables.values())
     interval = paired_bootstrap(was, now, weights=weights, groups=groups, seed=seed)  # checks both
     w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
-    w = w / w.max()  # only ratios matter, and so no sum overflows
+    w = w / w.max()  # only ratios matter; this keeps sums from overflowing
     won = now.astype(np.int64) - was
     _, weighed = gains_of_groups(won, w, groups)
-    gains, _ = gains_of_groups(won, np.ones(len(y)), groups)  # whole numbers, so that none is nearly 0
+    gains, _ = gains_of_groups(won, np.ones(len(y)), groups)  # exact integers, for their signs
     accuracy = [float(np.average(right, weights=w)) for right in (was, now)]
     gain = float(np.average(won, weights=w))
     verdict = Verdict(

@@ -1,1 +1,1 @@
-"""From an image file's bytes to pixels. Read `decode` first: the only decoder and resizer."""
+"""Decode, resize and augment images. Read `decode` first: it is the only decoder and resizer."""

@@ -1,10 +1,13 @@
-"""Pictures changed at random, in ways that leave their label true: flips, turns, crops, colour.
+"""Random augmentation: flips, quarter turns, crops, colour. NumPy and Pillow only.
 
-What the labels must allow: flips, where no class is told by left and right (so not for text, or a left and a
-right hand); turns and `flips="both"`, where there is no up and down (photographs from above, cells, surfaces);
-crops, where what a class is told by is not small and at the border; colour, where it is not what tells the classes.
+An augmentation must preserve the labels:
 
-Flips and turns move pixels and change none. NumPy and Pillow only.
+- flips: no class depends on left and right (as text and hands do);
+- turns and `flips="both"`: pictures have no up and down (aerial photographs, cells, surfaces);
+- crops: the object that decides the class is not small and near the border;
+- colour: colour does not distinguish the classes.
+
+Flips and turns only move pixels; their values do not change.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Box = tuple[float, float, float, float]
 Turn = Image.Transpose
 
-ASPECT = (3 / 4, 4 / 3)  # of a crop, width to height
-GREY = (0.299, 0.587, 0.114)  # the share of red, green and blue in lightness: ITU-R BT.601
-# Mirrored by 1, put on its head by 2, on its side by 4.
+ASPECT = (3 / 4, 4 / 3)  # range of a crop's width / height
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in luma: ITU-R BT.601
+# By index: bit 1 mirrors left-right, bit 2 top-bottom, bit 4 transposes.
 SYMMETRIES = (
     None,
     Turn.FLIP_LEFT_RIGHT,
@@ -37,11 +40,11 @@ SYMMETRIES = (
     Turn.TRANSVERSE,
 )
 TURNS = (None, Turn.ROTATE_90, Turn.ROTATE_180, Turn.ROTATE_270)
-STEPS = 4096  # to which factors of colour are rounded: see `_coloured`
+STEPS = 4096  # the colour matrix is rounded to multiples of 1 / STEPS: see `_coloured`
 
 
 def exact_views(recipe: AugmentRecipe) -> int:
-    """How many flipped and turned copies of a picture there are, itself among them: 1, 2, 4 or 8.
+    """The number of flipped and turned copies of a picture, including itself: 1, 2, 4 or 8.
 
     >>> exact_views(AugmentRecipe(flips="horizontal")), exact_views(AugmentRecipe(flips="both", turns=True))
     (2, 8)
@@ -52,18 +55,19 @@ def exact_views(recipe: AugmentRecipe) -> int:
 
 
 def augment(pixels: Pixels, recipe: AugmentRecipe, seed: Sequence[int]) -> Pixels:
-    """One random change of a picture: a flip or turn, a crop, and other colours, as far as the recipe has them.
+    """Augment a picture at random: a flip or turn, a crop, and colour jitter, as far as `recipe` enables them.
 
-    Crops follow Szegedy et al. 2014, "Going deeper with convolutions": a share of the area between `recipe.crop`
-    and all of it, and an aspect ratio between 3/4 and 4/3, brought back to the size of the whole.
+    Crops follow Szegedy et al. 2014, "Going deeper with convolutions": the area is a share of the picture between
+    `recipe.crop` and 1, the aspect ratio is between 3/4 and 4/3, and the crop is resized to the picture's size.
 
     Args:
-        pixels: uint8 (S, S, 3), RGB; not written to.
-        recipe: what may be changed.
-        seed: whole numbers, at least 0, which alone decide the change: say the run's, the image's and the epoch's.
+        pixels: uint8 (S, S, 3), RGB; not modified.
+        recipe: the augmentations and their strengths.
+        seed: whole numbers, at least 0, for instance of the run, the image and the epoch; the same seed gives the
+            same result.
 
     Returns:
-        uint8 (S, S, 3). It may be `pixels` itself, or read only: copy it before writing to it.
+        uint8 (S, S, 3). It may be `pixels` itself, or read-only; copy it before modifying it.
 
     Raises:
         InputError: `pixels` is not a square RGB picture.
@@ -74,19 +78,19 @@ def augment(pixels: Pixels, recipe: AugmentRecipe, seed: Sequence[int]) -> Pixel
 
 
 def view(pixels: Pixels, recipe: AugmentRecipe, number: int, seed: Sequence[int]) -> Pixels:
-    """The copy of a picture that has this number: 0 is the picture itself.
+    """The augmented view of a picture with this number; 0 is the picture itself.
 
-    The numbers go through the flips and turns, and then again from the first. Where the recipe has crops or colour,
-    each number but 0 also has its own of these, by `seed` and `number` alone.
+    Views cycle through the flips and turns. If the recipe enables crops or colour jitter, every view except 0 also
+    gets a random crop and colours, determined by `seed` and `number`.
 
     Args:
-        pixels: uint8 (S, S, 3), RGB; not written to.
-        recipe: what may be changed.
+        pixels: uint8 (S, S, 3), RGB; not modified.
+        recipe: the augmentations and their strengths.
         number: at least 0.
-        seed: whole numbers, at least 0: say the run's and the image's.
+        seed: whole numbers, at least 0, for instance of the run and the image.
 
     Returns:
-        uint8 (S, S, 3). It may be `pixels` itself, or read only: copy it before writing to it.
+        uint8 (S, S, 3). It may be `pixels` itself, or read-only; copy it before modifying it.
 
     Raises:
         InputError: `pixels` is not a square RGB picture, or `number` is negative.
@@ -103,7 +107,7 @@ def _check(pixels: Pixels) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or len(set(pixels.shape[:2])) > 1:
         raise InputError(
             f"`pixels` must be a square picture, uint8 (S, S, 3); got {pixels.dtype} {pixels.shape}: "
-            "decode it with topwork.images.decode.decode, which makes it so"
+            "topwork.images.decode.decode returns this format"
         )
 
 
@@ -123,25 +127,26 @@ def _changed(pixels: Pixels, recipe: AugmentRecipe, turned: int, random: np.rand
 
 
 def _box(side: int, least: float, random: np.random.Generator) -> Box:
-    """Left, top, right and bottom, in pixels, of a part with at least that share of the area."""
+    """A random crop with at least the share `least` of the area: left, top, right and bottom, in pixels."""
     area = random.uniform(least, 1.0)
     aspect = math.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
     width, height = (min(1.0, math.sqrt(area * r)) for r in (aspect, 1 / aspect))
-    # What one side can't take, as the picture ends there, the other does: the area stays.
+    # If a side is limited by the picture, the other one is extended to keep the area.
     width, height = min(1.0, max(width, area / height)), min(1.0, max(height, area / width))
     left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
     return side * left, side * top, side * min(1.0, left + width), side * min(1.0, top + height)
 
 
 def _coloured(picture: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:
-    """Factors, 1 for no change: of all values, of their distance to the mean grey, of that to their own grey.
+    """Jitter colours by three factors, each 1 for no change.
 
-    All three together are linear: the matrix c·b·(s·I + (1 − s)·GREY), plus (1 − c)·b times the mean grey. Its
-    numbers are rounded to 1/4096, so that each product and sum is exact in the float32 that Pillow reckons
-    with: the outcome is the same on every processor.
+    `brightness` scales all values, `contrast` their distance from the mean grey, `saturation` their distance from
+    the pixel's own grey. Together they are linear: the matrix c·b·(s·I + (1 − s)·GREY), plus (1 − c)·b times the
+    mean grey. Its entries are rounded to multiples of 1/4096, so each product and sum is exact in Pillow's float32,
+    and the result is the same on every processor.
     """
     counts = np.array(picture.histogram()).reshape(3, 256)
-    sums = (counts @ np.arange(256)).tolist()  # of red, green and blue: exact
+    sums = (counts @ np.arange(256)).tolist()  # of red, green and blue; exact
     mean_grey = sum(share * total for share, total in zip(GREY, sums, strict=True)) / counts[0].sum()
     matrix = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * np.array(GREY))  # (3, 3)
     matrix = np.column_stack([matrix, np.full(3, (1 - contrast) * brightness * mean_grey)])

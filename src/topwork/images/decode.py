@@ -1,21 +1,21 @@
-"""Bytes → uint8 (H, W, 3): the only decoder and resizer, for training, predicting and serving alike.
+"""Bytes → uint8 (H, W, 3): the only decoder and resizer, used in training, prediction and serving.
 
-The one documented way:
+Rules:
 
-* JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), known by their first bytes; no other decoder is
-  ever reached.
-* The EXIF orientation is applied, all eight values. Colour profiles and gamma are not.
-* Alpha, a transparent colour and a transparent palette entry are composited over white (but for a transparent
-  level of 16-bit grey, which is ignored).
-* Palette, 1-bit, grey, CMYK and YCCK become RGB as Pillow converts them (Adobe's inverted CMYK included).
-* 16-bit grey is scaled by its full range, round(v / 257); integers outside 0..65535 are clipped. Of 16-bit
-  RGB Pillow gives the high byte. Float grey that lies in 0..1 throughout is scaled by 255, any other is
-  clipped to 0..255; NaN is black.
+* Formats: JPEG, PNG, WebP, BMP, GIF (first frame), TIFF (first page), detected from the first bytes. No other
+  decoder is used.
+* The EXIF orientation is applied (all eight values). Colour profiles and gamma are ignored.
+* Alpha channels, transparent colours and transparent palette entries are composited on white. A transparent
+  level of 16-bit grey is ignored.
+* Palette, 1-bit, grey, CMYK and YCCK are converted to RGB by Pillow (Adobe's inverted CMYK included).
+* 16-bit grey is scaled by its full range, round(v / 257); integers outside 0..65535 are clipped. 16-bit RGB is
+  reduced to its high byte by Pillow. Float grey with all values in 0..1 is scaled by 255, otherwise clipped to
+  0..255; NaN becomes black.
 * Resizing is bicubic with antialiasing (Pillow's BICUBIC). A JPEG much larger than needed is decoded at 1/2,
-  1/4 or 1/8 of its size, as the DCT allows, but no smaller than `OVERSAMPLE` times the target on either side.
+  1/4 or 1/8 of its size (by the DCT), but to at least `OVERSAMPLE` times the target on both sides.
 
-Pillow lets go of the GIL while it decodes and resizes, and nothing here is shared: call it from many threads.
-A file that stops too soon is refused. A JPEG damaged in its middle decodes as far as libjpeg can mend it.
+Thread-safe; Pillow releases the GIL while decoding and resizing. Truncated files are refused. A JPEG that is damaged
+inside is decoded as far as libjpeg can repair it.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from topwork.errors import ImageError, InputError, one_of
 from topwork.images.header import ImageFile, clean
 from topwork.recipe import Fit
 
-# Part of the fingerprint of stored features: raise it with any change of rule that moves pixels. The versions
-# of Pillow and libjpeg-turbo are left out on purpose. Their inverse DCT and resampling are integer arithmetic
-# that an update seldom touches, and then by a level or two of 255; to compute 100,000 images anew at every
-# update would cost more than that protects.
+# Part of the fingerprint of stored features: increment it whenever a rule changes pixel values. The versions of
+# Pillow and libjpeg-turbo are left out on purpose: their inverse DCT and resampling are integer arithmetic, which
+# an update rarely changes, and then by one or two levels of 255. Recomputing 100,000 images after each update
+# would cost more than it is worth.
 DECODER = "1"
 
-# Just below twice Pillow's own limit, where its readers refuse: the photos of a 108-megapixel phone pass, a
-# kilobyte that claims gigabytes does not. Half of it for GIF and TIFF, whose readers warn from there on.
+# Just below twice Pillow's limit, where its readers raise: accepts photos of 108-megapixel phones and rejects
+# decompression bombs. Half of it for GIF and TIFF, whose readers warn above that.
 MAX_PIXELS = 178_000_000
 
-# Each scan of a progressive JPEG goes over all pixels again, and may take less than a hundred bytes in the file: 8 MB
-# could ask for an hour. Encoders write about ten; libtiff draws the line here, too.
+# Each scan of a progressive JPEG processes all pixels again but may take less than 100 bytes in the file, so a file
+# of 8 MB could take an hour. Encoders write about ten scans; libtiff has the same limit.
 MAX_SCANS = 100
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd8\xff]"
-)  # one that begins a segment, or the end; no byte of a scan
+)  # starts a segment, or ends the image; never inside a scan
 
 # Measured by benchmarks/speed/decode.py.
 OVERSAMPLE = 2
 
-# Pillow's classes rather than Image.open, which asks every format in turn and warns above 89 megapixels.
+# Pillow's classes instead of Image.open, which tries all formats and warns above 89 megapixels.
 _READERS: dict[str, Any] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
@@ -72,7 +72,7 @@ _READERS: dict[str, Any] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 
-# What Pillow says for its own developers, and what that means to one who has such a file.
+# Pillow's messages for developers, and what they mean for users.
 _PLAINLY = {
     "not identified by this driver": "its header can't be read",
     "Truncated File Read": "it ends within its header",
@@ -90,16 +90,20 @@ _TURNS = {
 
 
 def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> NDArray[np.uint8]:
-    """One image file's bytes as RGB pixels of the size a network wants.
+    """Decode an image file's bytes to RGB pixels of the given size.
 
-    `data` is the whole file. `size_px` is one side of a square, or (height, width). `fit="stretch"` takes the
-    whole image, whatever its proportions; `fit="crop"` takes the largest centred part that has the target's
-    proportions (the shorter side scaled to the size, then a centre crop). The result is uint8 (H, W, 3) in
-    0..255, C-contiguous, writable, and the same for the same bytes in every thread and run.
+    Args:
+        data: the complete file.
+        size_px: the side of a square, or (height, width).
+        fit: "stretch" resizes the whole image, ignoring its aspect ratio. "crop" scales the shorter side to the size
+            and takes a centre crop.
+
+    Returns:
+        uint8 (H, W, 3) in 0..255, C-contiguous and writable. Deterministic.
 
     Raises:
-        ImageError: these bytes give no picture; its text is the reason, on one line.
-        InputError: `size_px` or `fit` is wrong.
+        ImageError: the image can't be decoded; the message is the reason, on one line.
+        InputError: `size_px` or `fit` is invalid.
 
     >>> import io
     >>> from PIL import Image
@@ -112,8 +116,8 @@ def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch")
     if fit not in get_args(Fit):
         raise InputError(one_of(fit, get_args(Fit), what="fit"))
     file = clean(data)
-    # Every decoder has its own way to fail on hostile bytes (OSError, SyntaxError, struct.error, zlib.error,
-    # OverflowError, ...), and none of them may end a run over 100,000 images: all become one kind.
+    # Decoders raise many types of exceptions for malformed data (OSError, SyntaxError, struct.error, zlib.error,
+    # OverflowError, ...). None of them may end a run over 100,000 images, so all become ImageError.
     try:
         return _decode(file, height, width, fit)
     except ImageError:
@@ -127,15 +131,15 @@ def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch")
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels as the picture is to be seen: turned as EXIF says; only its header is read.
+    """(width, height) in pixels after applying the EXIF orientation; only the header is read.
 
     Raises:
-        ImageError: these bytes give no picture, as far as the header tells.
+        ImageError: the header shows that the image can't be decoded.
     """
     file = clean(data)
     try:
         width, height = file.size or _READERS[file.format](io.BytesIO(file.data)).size
-    except Exception as error:  # every decoder has its own way to fail
+    except Exception as error:  # decoders raise many types of exceptions
         raise ImageError(f"truncated or damaged {file.format}: its header can't be read") from error
     return (height, width) if file.orientation >= 5 else (width, height)
 
@@ -158,12 +162,12 @@ def _decode(file: ImageFile, height: int, width: int, fit: Fit) -> NDArray[np.ui
         _check_scans(file.data)
     image: Image.Image = _READERS[file.format](io.BytesIO(file.data))
     _check_pixels(file.format, image.size)
-    # Turning comes last, on few pixels; until then the target lies as the file does.
+    # The image is turned last, when it is small; until then the target has the orientation of the file.
     target = (height, width) if file.orientation >= 5 else (width, height)
     box = _source_box(image.size, target, fit)
     if file.format == "JPEG":
-        # `draft` picks the strongest scale that keeps both sides at least as asked. It rounds the size up, so
-        # the last row and column may be part padding: the box goes by the true scale.
+        # `draft` chooses the smallest scale that keeps both sides at least as long as requested. It rounds the size
+        # up, so the last row and column may be partly padding; the box uses the exact scale.
         full = image.size
         shrink = max(1.0, min((box[2] - box[0]) / target[0], (box[3] - box[1]) / target[1]) / OVERSAMPLE)
         drafted = image.draft(None, (math.ceil(full[0] / shrink), math.ceil(full[1] / shrink)))
@@ -172,8 +176,8 @@ def _decode(file: ImageFile, height: int, width: int, fit: Fit) -> NDArray[np.ui
             box = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
     image.load()
     image = _to_grey_or_rgb(image)
-    # Far above the target, whole blocks are averaged first, down to three times the target at least, which
-    # can't be told from the plain filter.
+    # Images much larger than the target are first reduced by averaging blocks, to at least three times the target.
+    # The result is indistinguishable from the plain filter.
     image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     if file.orientation in _TURNS:
         image = image.transpose(_TURNS[file.orientation])
@@ -193,14 +197,14 @@ def _check_pixels(format_: str, size: tuple[int, int]) -> None:
 
 def _check_scans(data: bytes) -> None:
     if data.count(_SCAN) > MAX_SCANS and _scans(data) > MAX_SCANS:
-        raise ImageError(f"the JPEG goes over its pixels in more than {MAX_SCANS} scans")
+        raise ImageError(f"the JPEG has more than {MAX_SCANS} scans")
 
 
 def _scans(data: bytes) -> int:
-    """How many scans a JPEG has, counted up to one beyond the limit.
+    """The number of scans in a JPEG, counted up to one above the limit.
 
-    From marker to marker: the same two bytes may stand in its other segments, or behind its end, where phones put a
-    film of several megabytes.
+    It goes from marker to marker, since the same two bytes may occur in other segments, or after the end, where
+    phones append videos of several megabytes.
     """
     scans, at = 0, 2
     while scans <= MAX_SCANS and (found := _MARKER.search(data, at)):
@@ -208,7 +212,7 @@ def _scans(data: bytes) -> int:
         if marker == _END:
             break
         scans += marker == _SCAN
-        at += int.from_bytes(data[at : at + 2], "big")  # the segment, and its length itself
+        at += int.from_bytes(data[at : at + 2], "big")  # the segment, including its length field
     return scans
 
 
@@ -225,7 +229,7 @@ def _source_box(
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
-    """Mode L (a third of the work to resize) or RGB, by the rules at the top."""
+    """Convert to mode L (a third of the resizing work) or RGB, by the rules at the top of this file."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_grey(image)
     if image.has_transparency_data:

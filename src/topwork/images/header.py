@@ -1,10 +1,9 @@
-"""What an image file says of itself: format, orientation, size; and a copy without what bears on no pixel.
+"""Read an image file's format, orientation and size, and strip data that does not affect its pixels.
 
-Files from cameras, scanners and the web carry EXIF, colour profiles, texts, previews, animations and
-further pages, often malformed. Pillow reads some of them on opening, and then warns (through process-wide
-state that no thread can silence for itself) or refuses a picture whose pixels are whole. So what `clean`
-hands on holds the first picture alone, and the one fact wanted from the rest, the EXIF orientation, is
-read here. Nothing here reads a pixel or imports Pillow.
+Files from cameras, scanners and the web contain EXIF, colour profiles, texts, previews, animations and more pages,
+often malformed. Pillow reads some of these when it opens a file, and then warns (a process-wide setting, which
+threads can't change separately) or refuses a picture with intact pixels. So `clean` keeps only the first picture,
+and reads the EXIF orientation. No pixels are decoded here, and Pillow is not imported.
 
 Specifications: ITU-T T.81 (JPEG), CIPA DC-008 (EXIF), TIFF 6.0 and BigTIFF, W3C PNG (third edition),
 RFC 9649 (WebP), GIF89a.
@@ -29,7 +28,7 @@ _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8,
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One picture: Pillow's name of the format, EXIF's orientation 1..8, (width, height) where read here."""
+    """One picture: Pillow's format name, the EXIF orientation (1..8), and (width, height) if read here."""
 
     format: str
     data: bytes
@@ -42,24 +41,25 @@ class _Entry:
     tag: int
     kind: int
     count: int
-    value: bytes  # the value itself if it fits, else where it is
+    value: bytes  # the value if it fits, else its offset
     raw: bytes  # the whole entry: 12 bytes, in a BigTIFF 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    order: str  # struct's sign for the byte order
+    order: str  # struct's byte-order character
     big: bool
     start: int
-    end: int  # behind the next directory's address
+    end: int  # after the offset of the next directory
     entries: tuple[_Entry, ...]
 
 
 def clean(data: bytes) -> ImageFile:
-    """Recognise `data` by its first bytes; give the first picture without metadata, and its orientation.
+    """Detect the format of `data`, strip metadata and later pictures, and read the orientation.
 
     Raises:
-        ImageError: empty, none of the six formats, or a TIFF or WebP header that points outside the file.
+        ImageError: the file is empty, in none of the six formats, or has a TIFF or WebP header that points outside
+            the file.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -85,12 +85,14 @@ def _clean_jpeg(data: bytes) -> ImageFile:
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        if marker in (0xDA, 0xD9) or marker < 0xC0:  # the scan begins; or no segment: libjpeg will say
+        if (
+            marker in (0xDA, 0xD9) or marker < 0xC0
+        ):  # start of scan; or not a segment: libjpeg raises the error
             break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xE1 and orientation == 1:
             orientation = _exif_orientation(data[at + 4 : end])
-        # APP0 (JFIF) and APP14 (Adobe) decide the colour space; no other application segment or comment does.
+        # APP0 (JFIF) and APP14 (Adobe) define the colour space; other application segments and comments don't.
         if (0xE0 < marker <= 0xEF and marker != 0xEE) or marker == 0xFE:
             kept.append(data[done:at])
             done = end
@@ -104,7 +106,7 @@ def _clean_png(data: bytes) -> ImageFile:
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         if kind == b"eXIf":
             orientation = _exif_orientation(data[at + 8 : end - 4])
-        if kind[0] & 0x20 == 0 or kind == b"tRNS":  # a capital first letter: critical to the picture
+        if kind[0] & 0x20 == 0 or kind == b"tRNS":  # upper-case first letter: a critical chunk
             kept.append(data[at:end])
         at = end
     return ImageFile("PNG", b"".join(kept), orientation)
@@ -114,7 +116,7 @@ def _clean_tiff(data: bytes) -> ImageFile:
     try:
         directory = _read_directory(data)
     except struct.error:
-        raise ImageError("truncated or damaged TIFF: its directory lies outside the file") from None
+        raise ImageError("truncated or damaged TIFF: its directory is outside the file") from None
     entries: dict[int, bytes] = {}
     held = 0
     for e in directory.entries:
@@ -128,10 +130,10 @@ def _clean_tiff(data: bytes) -> ImageFile:
             held += size
             if int.from_bytes(e.value, "big" if directory.order == ">" else "little") + size > len(data):
                 raise ImageError(f"truncated or damaged TIFF: tag {e.tag} points outside the file")
-    if held > len(data):  # values that overlap; Pillow would warn
-        raise ImageError("truncated or damaged TIFF: its tags hold more than the file")
-    # The kept entries take the directory's own place, then zeros (no next page) to its old end: appended to
-    # the file instead, they would be read as the last pixels of one that was cut short.
+    if held > len(data):  # overlapping values; Pillow would warn
+        raise ImageError("truncated or damaged TIFF: its tags are larger than the file")
+    # The kept entries replace the directory in place, padded with zeros (no next page). If they were appended to a
+    # truncated file, they would be read as its last pixels.
     count = struct.pack(directory.order + ("Q" if directory.big else "H"), len(entries))
     kept = (count + b"".join(entries.values())).ljust(directory.end - directory.start, b"\0")
     data = data[: directory.start] + kept + data[directory.end :]
@@ -139,7 +141,7 @@ def _clean_tiff(data: bytes) -> ImageFile:
 
 
 def _exif_orientation(block: bytes) -> int:
-    """The orientation in an EXIF block (a TIFF directory, with or without its prefix); 1 if there is none."""
+    """The orientation in an EXIF block (a TIFF directory, with or without "Exif" prefix); 1 if there is none."""
     block = block.removeprefix(b"Exif\0\0")
     if not block.startswith((b"II*\0", b"MM\0*")):
         return 1
@@ -151,24 +153,24 @@ def _exif_orientation(block: bytes) -> int:
 
 def _orientation(directory: _Directory) -> int:
     for e in directory.entries:
-        if e.tag == _ORIENTATION and e.kind in (3, 4):  # SHORT as the standard says, LONG as some write
+        if e.tag == _ORIENTATION and e.kind in (3, 4):  # SHORT by the standard; some programs write LONG
             (value,) = struct.unpack_from(directory.order + ("H" if e.kind == 3 else "I"), e.value)
             return int(value) if 1 <= value <= 8 else 1
     return 1
 
 
 def _read_directory(data: bytes) -> _Directory:
-    """The first directory of a TIFF or BigTIFF. Raises struct.error where it lies outside `data`."""
+    """The first directory of a TIFF or BigTIFF. Raises `struct.error` if it is outside `data`."""
     order, big = "<>"[data[:1] == b"M"], 43 in data[2:4]
     layout = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
     (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    if start > len(data):  # said here, for `unpack_from` takes no offset above 2**63
-        raise struct.error("the directory lies outside the file")
+    if start > len(data):  # checked here, because `unpack_from` doesn't accept offsets above 2**63
+        raise struct.error("the directory is outside the file")
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     first = start + (8 if big else 2)
     end = first + count * layout.size + (8 if big else 4)
-    if end > len(data) or count > 0xFFFF:  # a BigTIFF may claim more; none holds that many tags
-        raise struct.error("the directory lies outside the file")
+    if end > len(data) or count > 0xFFFF:  # a BigTIFF may claim more, but no real file has that many tags
+        raise struct.error("the directory is outside the file")
     entries = []
     for at in range(first, first + count * layout.size, layout.size):
         tag, kind, values, value = layout.unpack_from(data, at)
@@ -177,9 +179,9 @@ def _read_directory(data: bytes) -> _Directory:
 
 
 def _read_webp(data: bytes) -> ImageFile:
-    # Pillow's reader allocates the canvas on opening, so the size has to be known before.
+    # Pillow's reader allocates the canvas when it opens the file, so the size must be known before.
     if int.from_bytes(data[4:8], "little") + 8 > len(data) or len(data) < 30:
-        raise ImageError("truncated or damaged WebP: its data end too soon")
+        raise ImageError("truncated or damaged WebP: the file is too short")
     if data[12:16] == b"VP8X":
         size = 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     elif data[12:16] == b"VP8L":
@@ -197,11 +199,11 @@ def _read_webp(data: bytes) -> ImageFile:
 
 
 def _gif_size(data: bytes) -> tuple[int, int] | None:
-    """The canvas that holds the screen and the first frame; None where the file ends before that frame."""
+    """The size of a canvas for the screen and the first frame; None if the file ends before that frame."""
     if len(data) < 13:
         return None
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    while at + 10 <= len(data) and data[at] == 0x21:  # an extension: its blocks end with an empty one
+    while at + 10 <= len(data) and data[at] == 0x21:  # an extension: its last block is empty
         at += 2
         while at < len(data) and data[at]:
             at += 1 + data[at]

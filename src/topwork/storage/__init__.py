@@ -1,1 +1,1 @@
-"""What is kept on disk between runs: the cache's folder, locks, SQLite files. Read `cache` first."""
+"""Files stored between runs: the cache folder, locks, SQLite databases. Read `cache` first."""

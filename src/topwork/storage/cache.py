@@ -1,6 +1,6 @@
-"""The cache folder: where it is, what lies in it, how it is emptied.
+"""The cache folder: its location, its contents, and clearing it.
 
-Below the root: `features/<fingerprint>.sqlite` (see `topwork.features.store`), `archives/*.tar` and
+It contains `features/<fingerprint>.sqlite` (see `topwork.features.store`), `archives/*.tar` and
 `results/*.npz` (see `topwork.storage.results`).
 """
 
@@ -20,7 +20,7 @@ from topwork.errors import InputError, TopworkError
 from topwork.storage.database import COMPANIONS, connect, locked, storage_error
 
 _STORE = re.compile(r"([0-9a-f]+)\.sqlite(\.damaged-[0-9]+)?(?:-wal|-shm|-journal)?")
-# What this program makes in each folder below the root, by whole file name. Nothing else is ever deleted.
+# The files that Topwork creates in each sub-folder, as patterns of complete names. Nothing else is ever deleted.
 _MADE_HERE = {
     "features": _STORE,
     "archives": re.compile(r".+\.tar(\.part)?"),
@@ -30,30 +30,30 @@ _MADE_HERE = {
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """One feature store: its file, what it was made with, its rows, its size, when it was last opened."""
+    """One feature store."""
 
     path: Path
     fingerprint: str
-    about: str  # a line for people, as given to `Store.open`; "" when there is none
-    width: int | None  # None, like `rows`: the file can't be read now
+    about: str  # a description, as passed to `Store.open`; "" if there is none
+    width: int | None  # features per row; None, like `rows`, if the file can't be read now
     rows: int | None
-    size_bytes: int  # with the files that SQLite keeps beside it
-    used: datetime
+    size_bytes: int  # including the files that SQLite keeps beside it
+    used: datetime  # when it was last opened
 
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """What a cache folder holds. `total_bytes` counts every file below the root, ours or not."""
+    """The contents of a cache folder. `total_bytes` counts all files, including those that Topwork didn't create."""
 
     root: Path
     stores: tuple[StoreInfo, ...]
-    set_aside: tuple[Path, ...]  # damaged stores that were renamed; `clear` deletes them
-    folder_bytes: dict[str, int]  # top-level folder → bytes; "" for files at the root itself
+    set_aside: tuple[Path, ...]  # renamed damaged stores; `clear` deletes them
+    folder_bytes: dict[str, int]  # top-level folder → bytes; "" for files directly in the root
     total_bytes: int
 
 
 def cache_root() -> Path:
-    """The folder for all that is computed once: `$TOPWORK_CACHE`, or else the platform's user cache."""
+    """The cache folder: `$TOPWORK_CACHE` if set, else the platform's user cache."""
     chosen = os.environ.get("TOPWORK_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -63,7 +63,7 @@ def cache_root() -> Path:
 
 
 def info(root: Path | None = None) -> CacheInfo:
-    """List the stores, the damaged files put aside and the sizes. A folder that isn't there is empty."""
+    """List the feature stores, the damaged ones set aside, and the sizes. A missing folder counts as empty."""
     root = cache_root() if root is None else root
     sizes = {path: status.st_size for path, status in _files(root)}
     folder_bytes: dict[str, int] = {}
@@ -84,11 +84,10 @@ def info(root: Path | None = None) -> CacheInfo:
 
 
 def clear(root: Path | None = None, *, fingerprint: str | None = None) -> int:
-    """Delete what this program made in the cache folder; return the bytes freed.
+    """Delete the files that Topwork created in the cache folder, and return the number of bytes freed.
 
-    With `fingerprint` (whole, or a beginning that only one store has) it deletes that store and its damaged
-    copies. Links are neither followed nor deleted. A process that is using a store goes on with a new, empty
-    one.
+    With `fingerprint` (complete, or a unique prefix), delete only that store and its damaged copies. Links are
+    neither followed nor deleted. A process that is using a store continues with a new, empty one.
 
     Raises:
         InputError: the root can't be a cache folder; or no store, or more than one, has that fingerprint.
@@ -114,7 +113,7 @@ def clear(root: Path | None = None, *, fingerprint: str | None = None) -> int:
     except OSError as error:
         raise TopworkError(
             f"can't delete {error.filename} from the cache: {error.strerror}; {freed:,} bytes were freed. "
-            "End the programs that use it, or delete it by hand"
+            "Close the programs that use it, or delete it manually"
         ) from error
     return freed
 
@@ -123,7 +122,7 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for folder, _, names in os.walk(root):  # links to folders are not followed
         for name in names:
             path = Path(folder, name)
-            with suppress(FileNotFoundError):  # another process works here too
+            with suppress(FileNotFoundError):  # another process may have deleted it
                 status = path.lstat()
                 if stat.S_ISREG(status.st_mode):
                     yield path, status
@@ -137,7 +136,7 @@ def _store_info(path: Path, fingerprint: str) -> StoreInfo:
             size_bytes, used_s = size_bytes + status.st_size, max(used_s, status.st_mtime)
     about, width, rows = "", None, None
     with suppress(sqlite3.Error, ValueError, KeyError), locked(path.parent):
-        if path.exists():  # connecting would make it
+        if path.exists():  # connecting would create it
             with closing(connect(path)) as connection:
                 meta = dict(connection.execute("SELECT name, CAST(value AS TEXT) FROM meta"))
                 ((rows,),) = connection.execute("SELECT count(*) FROM features")
@@ -153,12 +152,12 @@ def _made_here(path: Path, root: Path) -> bool:
 def _refuse_wrong_root(root: Path) -> None:
     real = root.resolve()
     holds_home = False
-    with suppress(RuntimeError):  # a user without a home
+    with suppress(RuntimeError):  # the user has no home directory
         holds_home = Path.home().resolve().is_relative_to(real)
     if holds_home or real == real.parent:
         raise InputError(
-            f"the cache must be a folder of its own; got {root}, which holds other things. Set "
-            "TOPWORK_CACHE to the folder to be cleared"
+            f"the cache must be a separate folder; got {root}, which contains other files. Set TOPWORK_CACHE to the "
+            "folder to clear"
         )
 
 
@@ -167,7 +166,7 @@ def _one_fingerprint(prefix: str, names: Iterator[str], root: Path) -> str:
     found = [fingerprint for fingerprint in known if prefix and fingerprint.startswith(prefix)]
     if len(found) != 1:
         raise InputError(
-            f"expected the fingerprint (or its beginning) of one feature store in {root}; {prefix!r} fits "
+            f"expected the fingerprint of one feature store in {root}, or a unique prefix; {prefix!r} matches "
             f"{len(found)}. Known: {', '.join(known) or 'none'}"
         )
     return found[0]

@@ -1,7 +1,6 @@
-"""SQLite files that may be damaged, moved, full, locked or forbidden, and what to do about each.
+"""Open SQLite files robustly: damage, full disks, locks, missing permissions.
 
-Nothing here knows about features: `topwork.features.store` says what is in a file,
-`topwork.storage.cache` which files there are.
+The contents of the files are defined in `topwork.features.store`, their location in `topwork.storage.cache`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,22 @@ from pathlib import Path
 from topwork.errors import InputError, TopworkError
 
 BUSY_TIMEOUT_S = 60.0
-COMPANIONS = ("", "-wal", "-shm", "-journal")  # what SQLite keeps beside a database file
+COMPANIONS = (
+    "",
+    "-wal",
+    "-shm",
+    "-journal",
+)  # suffixes of a database file and of those SQLite keeps beside it
 
 _PRAGMAS = (
-    "page_size = 16384",  # a vector of 3,000 numbers fits one page; measured twice as fast to write as 4096
+    "page_size = 16384",  # holds a vector of 3,000 numbers; measured twice as fast to write as 4096
     "journal_mode = WAL",
     "synchronous = NORMAL",
     "cell_size_check = ON",
-    "journal_size_limit = 67108864",  # a log that a long reader let grow shrinks again
+    "journal_size_limit = 67108864",  # a log that grew during a long read is truncated
 )
-# The statements run on a store are constant, so what SQLite calls an error in them, or a broken constraint,
-# is a file of another form than it should be. Busy, full, unwritable and failing disks are not among these.
+# The SQL statements are constant, so an SQL error or a violated constraint means that the file is damaged. Errors of
+# busy, full, read-only and failing disks are not included.
 _DAMAGE = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -42,11 +46,11 @@ _FORBIDDEN = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_P
 
 
 class DamagedError(Exception):
-    """The file is not the database that it should be. Caught by the store; never shown."""
+    """The file is not the expected database. Caught by the store; never shown to users."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or make `path`. Transactions are begun by hand; threads must take turns."""
+    """Open or create `path`. Transactions are started explicitly; threads must take turns."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes  # damaged text need not be UTF-8
     return connection
@@ -55,14 +59,14 @@ def connect(path: Path) -> sqlite3.Connection:
 def open_database(
     path: Path, tables: dict[str, str], meta: dict[str, str], *, about: str
 ) -> sqlite3.Connection:
-    """Open `path`, or make it with `tables` (name → SQL), a table `meta` and in it `meta` and `about`.
+    """Open `path`, or create it with `tables` (name → SQL) and a table `meta` with the entries `meta` and `about`.
 
-    Call it under `locked`. It costs the same for any size of file: pages are not read, and a file that is
-    shorter than its header says is noticed by SQLite itself.
+    Call it under `locked`. The time doesn't depend on the file's size: pages are not read. SQLite itself detects a
+    file that is shorter than its header says.
 
     Raises:
-        DamagedError: no database, or one with other tables or another `meta`.
-        sqlite3.Error: for `storage_error` to explain.
+        DamagedError: not a database, or one with other tables or other `meta`.
+        sqlite3.Error: see `storage_error`.
     """
     tables = {"meta": "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)", **tables}
     connection = connect(path)
@@ -95,13 +99,14 @@ def open_database(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the one lock under which databases in `folder` are opened, set aside and deleted.
+    """Hold the lock that is required to open, set aside or delete databases in `folder`.
 
-    A database and its `-wal` and `-shm` are three names. Were one process to rename them while another opens
+    A database consists of three files, with `-wal` and `-shm`. If one process renamed them while another opened
     them, the second could get the old database with a new write-ahead log, and damage both. The lock is a
-    transaction on an empty database: it works on every platform and goes when its process dies.
+    transaction on an empty database: it works on every platform and is released when its process dies.
 
-    Raises: sqlite3.Error, for `storage_error` to explain.
+    Raises:
+        sqlite3.Error: see `storage_error`.
     """
     path = folder / ".lock"
     with closing(connect(path)) as connection:
@@ -111,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         except sqlite3.DatabaseError as error:
             if not is_damage(error, path):
                 raise
-            path.unlink(missing_ok=True)  # it holds nothing
+            path.unlink(missing_ok=True)  # it is empty
         else:
             yield
             return
@@ -135,27 +140,29 @@ def set_aside(path: Path) -> Path:
     except OSError as error:
         raise TopworkError(
             f"the feature store {path} is damaged and can't be renamed to {aside.name}: {error.strerror}. "
-            "End the other programs that use it, or delete it by hand"
+            "Close the other programs that use it, or delete it manually"
         ) from error
     return aside
 
 
 def is_damage(error: sqlite3.Error, path: Path) -> bool:
-    """Whether `error` says that the file at `path` itself is bad, so that a fresh one would help."""
-    code = getattr(error, "sqlite_errorcode", 0)  # extended; the low byte is the kind
-    if code & 0xFF == sqlite3.SQLITE_READONLY:  # a damaged header can claim it where nothing else does
+    """Whether `error` means that the file at `path` is damaged and must be replaced."""
+    code = getattr(error, "sqlite_errorcode", 0)  # extended code; the low byte is the primary one
+    if (
+        code & 0xFF == sqlite3.SQLITE_READONLY
+    ):  # a damaged header can cause this although the file is writable
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     return code in _DAMAGE or code & 0xFF in _DAMAGE
 
 
 def storage_error(error: sqlite3.Error | OSError, path: Path, need_bytes: int = 0) -> TopworkError:
-    """What to tell the user when the disk or folder of `path` refuses; for errors that are no damage."""
+    """The error to raise for a failing, full, busy or read-only disk or folder at `path`; not for damaged files."""
     code = getattr(error, "sqlite_errorcode", 0)
     full = _full(error, code, path)
     if full:
         return TopworkError(
             f"{full}: the feature store at {path} needs ~{max(1, round(need_bytes / 1e6)):,} MB more; free "
-            "some space or set TOPWORK_CACHE to a folder on another disk; what is stored so far is kept"
+            "some space or set TOPWORK_CACHE to a folder on another disk; the features stored so far are kept"
         )
     if code & 0xFF in _BUSY:
         return TopworkError(
@@ -165,8 +172,8 @@ def storage_error(error: sqlite3.Error | OSError, path: Path, need_bytes: int = 
     if isinstance(error, OSError) or code & 0xFF in _FORBIDDEN:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return InputError(
-            f"the cache must be a folder that can be written; got {path}: {reason}. Make it writable, or set "
-            "TOPWORK_CACHE to a folder that is"
+            f"the cache must be a writable folder; got {path}: {reason}. Make it writable, or set TOPWORK_CACHE to a "
+            "folder that is"
         )
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return TopworkError(
@@ -181,8 +188,8 @@ def _full(error: sqlite3.Error | OSError, code: int, path: Path) -> str:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
         return "the disk is full"
     if code == sqlite3.SQLITE_IOERR_WRITE:  # SQLite says "full" for ENOSPC only
-        return "the disk took no more (full, failing, or a quota or size limit)"
-    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # also what making a file on a full disk gives
+        return "writing failed (the disk is full or failing, or a quota or size limit is reached)"
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # also raised when a file is created on a full disk
         with suppress(OSError):
             return "the disk is full" if shutil.disk_usage(path.parent).free < 1_000_000 else ""
     return ""

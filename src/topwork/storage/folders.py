@@ -16,13 +16,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def held(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock `path` while the block runs; only one process, and one thread in it, does at a time.
+    """Hold the lock file `path` during the block; only one thread of one process can hold it at a time.
 
-    The operating system releases it when its process dies, however that dies. The empty file stays. `waiting` is
-    called once if someone else holds the lock.
+    The operating system releases the lock when the process dies. The empty file stays. `waiting` is called once if
+    another process or thread holds the lock.
 
     Raises:
-        TopworkError, InputError: the file can't be made.
+        TopworkError, InputError: the file can't be created.
     """
     from filelock import FileLock, Timeout
 
@@ -51,7 +51,7 @@ def check_room(folder: Path, need_bytes: int, *, what: str) -> None:
         raise storage_error(error, folder) from error
     if need_bytes + SPARE_BYTES > free:
         raise TopworkError(
-            f"{what} needs {megabytes(need_bytes)}, and {megabytes(SPARE_BYTES)} must stay free; the disk of {folder} "
+            f"{what} needs {megabytes(need_bytes)} and {megabytes(SPARE_BYTES)} must stay free; the disk of {folder} "
             f"has {megabytes(free)} free. Free some space, or set TOPWORK_CACHE to a folder on another disk"
         )
 

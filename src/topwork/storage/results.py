@@ -1,7 +1,7 @@
-"""Arrays that were computed once from what is known by its hash, and are computed again only where that changed.
+"""Cache computed arrays under the hash of everything they depend on.
 
-One file each, `results/<name>-<key>.npz` in the cache: a SHA-256, then an `.npz`. A file that is missing or damaged,
-or that can't be written, costs time alone: what it holds is computed again.
+Each result is a file in the cache, `results/<name>-<key>.npz`: a SHA-256, then an `.npz`. If the file is missing or
+damaged, or can't be written, the arrays are computed again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from topwork.storage.cache import cache_root
 
 FOLDER = "results"
-DIGEST = 32  # bytes of SHA-256, before the rest
-KEPT = 64  # files; beyond them the one that was used longest ago goes
+DIGEST = 32  # bytes of SHA-256 at the start
+KEPT = 64  # files; beyond that, the least recently used one is deleted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,12 +28,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def remembered(
     name: str, parts: Iterable[bytes | str], compute: Callable[[], dict[str, Array]]
 ) -> dict[str, Array]:
-    """What `compute` gives, or what it gave before for the same parts.
+    """The arrays that `compute` returns, from the cache if they were computed before for the same `parts`.
 
     Args:
-        name: lower-case letters; what the arrays are, and the version of how they are computed.
-        parts: all that the arrays depend on; their order counts.
-        compute: gives arrays without objects, by name.
+        name: lower-case letters: what the arrays are and the version of the computation.
+        parts: everything that the arrays depend on, in a fixed order.
+        compute: returns arrays by name, without object arrays.
     """
     digest = hashlib.sha256()
     for part in parts:

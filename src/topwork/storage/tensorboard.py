@@ -1,6 +1,6 @@
-"""Curves for TensorBoard: a training and a validation run beside each other, under the same names.
+"""Write scalars for TensorBoard as two runs, train and validation, with the same curve names.
 
-Writing needs `tensorboardX` alone; `tensorboard --logdir RUN/tensorboard` (another package) shows them.
+Writing needs only `tensorboardX`. To view them: `tensorboard --logdir RUN/tensorboard` (a separate package).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-FLUSH_S = 5  # how far behind an open TensorBoard page may be
+FLUSH_S = 5  # maximum delay until new points appear in TensorBoard
 
 
 class ScalarLog:
-    """What `scalars` opens: two runs, `train` and `validation`, each made when first written to."""
+    """The runs `train` and `validation`, each created when it is first written to. Opened by `scalars`."""
 
     def __init__(self, folder: Path, open_files: ExitStack) -> None:
         self._folder = folder
@@ -26,19 +26,19 @@ class ScalarLog:
         self._writers: dict[str, SummaryWriter] = {}
 
     def train(self, step: int, **values: float) -> None:
-        """Add one point to each named curve of the training run: `log.train(10, loss=0.4, accuracy=0.8)`."""
+        """Add a point to each named curve of the training run: `log.train(10, loss=0.4, accuracy=0.8)`."""
         self._write("train", step, values)
 
     def validation(self, step: int, **values: float) -> None:
-        """Add one point to each named curve of the validation run."""
+        """Add a point to each named curve of the validation run."""
         self._write("validation", step, values)
 
     def _write(self, run: str, step: int, values: dict[str, float]) -> None:
         if run not in self._writers:
             from tensorboardX import SummaryWriter
 
-            # A file's name holds the second it was made in. With the process too, and the count of files
-            # there, a training that goes on at once doesn't write over what the one before had written.
+            # File names contain the time in seconds. The process id and the number of existing files make them
+            # unique, so a training that is resumed at once doesn't overwrite the previous file.
             folder = self._folder / run
             made = len(list(folder.glob("events.out.*")))
             writer = SummaryWriter(
@@ -51,9 +51,9 @@ class ScalarLog:
 
 @contextmanager
 def scalars(folder: str | Path) -> Iterator[ScalarLog]:
-    """Write curves to `folder`/train and `folder`/validation; all is on the disk when the block ends.
+    """Write curves to `folder`/train and `folder`/validation; everything is on disk when the block ends.
 
-    Files already there are kept: a training that goes on adds to its curves.
+    Existing files are kept: a resumed training extends its curves.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as run, scalars(Path(run, "tensorboard")) as log:
