@@ -106,7 +106,7 @@ def test_what_may_be_cut_is_only_what_all_goes_through() -> None:
 
 
 def test_features_that_are_not_made_of_blocks(backbone: Backbone) -> None:
-    with pytest.raises(TopworkError, match="not made block by block; it can't be cut"):
+    with pytest.raises(TopworkError, match="can't be separated into blocks, so it can't be cut"):
         find_cuts(backbone.graph, backbone.facts.blocks[:3])
 
 

@@ -365,7 +365,7 @@ def test_a_dead_channel_has_a_root_and_no_gradient(root: float) -> None:
 def test_an_operator_that_is_not_known() -> None:
     graph = graph_of(lambda x: op.cos(x, name="the wave"))
     message = (
-        r"the operator Cos \('the wave', node 1 of the graph\) can't be trained: it is not known here; "
+        r"the operator Cos \('the wave', node 1 of the graph\) can't be trained: the operator is not supported; "
         r"a network with it can still be used frozen"
     )
     with pytest.raises(TopworkError, match=message):
@@ -375,7 +375,7 @@ def test_an_operator_that_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda x: op.convert(x, ov.Type.i32), r"Convert .* it rounds to whole numbers \(i32\)"),
+        (lambda x: op.convert(x, ov.Type.i32), r"Convert .* it converts to integers \(i32\)"),
         (lambda x: op.max_pool(x, [1, 1], [2, 2], [0, 0], [0, 0], [2, 2], "floor", "explicit").output(0),
          "MaxPool .* its window is dilated"),
         (lambda x: op.max_pool(x, [1, 1], [1, 1], [0, 0], [0, 0], [2, 2], "floor", "explicit").output(1),
@@ -384,7 +384,7 @@ def test_an_operator_that_is_not_known() -> None:
          "Convolution .* its kernel is computed from the picture"),
         (lambda x: op.pad(x, ints(1, 0, 0, 0), ints(0, 0, 0, 0), "constant"), "Pad .* it pads the axis of images"),
         (lambda x: op.gather(op.constant(normal(9, 4)), op.convert(x, ov.Type.i32), op.constant(np.int64(0))),
-         "Convert .* it rounds to whole numbers"),
+         "Convert .* it converts to integers"),
         (lambda x: op.gather(x, op.constant(np.array([[0, 1]])), op.constant(np.int64(2)), 1),
          "Gather .* it gathers with `batch_dims`"),
     ],
@@ -400,14 +400,14 @@ def test_a_wrong_output_or_input() -> None:
         GraphLayer(graph)
     with pytest.raises(InputError, match="unknown output 'logit'; did you mean 'logits'"):
         GraphLayer(graph, output="logit")
-    with pytest.raises(InputError, match=r"expected images \(N, 8, 7, 6\), as .* them; got \(1, 8, 6, 7\)"):
+    with pytest.raises(InputError, match=r"expected images of shape \(N, 8, 7, 6\), .*; got \(1, 8, 6, 7\)"):
         GraphLayer(graph_of(op.relu)).compute_output_shape((1, 8, 6, 7))
     one, two = (op.parameter([1, 2], ov.Type.f32) for _ in range(2))
-    with pytest.raises(InputError, match="expected a graph with one input, its images; this one has 2"):
+    with pytest.raises(InputError, match="expected a graph with one input, the images; this one has 2"):
         GraphLayer(ov.Model([op.add(one, two)], [one, two]))
     image = op.parameter([1, 3, -1, -1], ov.Type.f32)
     with pytest.raises(
-        InputError, match=r"expected an input of known size, \(N, ...\); got \[1,3,\?,\?\]; fix"
+        InputError, match=r"expected an input with a fixed size, \(N, ...\); got \[1,3,\?,\?\]; fix"
     ):
         GraphLayer(ov.Model([op.relu(image)], [image]))
 
@@ -420,12 +420,12 @@ def test_a_graph_whose_batch_cannot_be_one() -> None:
 
 
 def test_a_size_that_depends_on_the_picture() -> None:
-    with pytest.raises(TopworkError, match="the size of what NonZero gives depends on the picture's content"):
+    with pytest.raises(TopworkError, match="the output size of NonZero depends on the picture's content"):
         GraphLayer(graph_of(lambda x: op.convert(op.non_zero(x), ov.Type.f32)))
 
 
 def test_another_graphs_layer_is_not_patched_in() -> None:
-    with pytest.raises(InputError, match="the layer was made from another graph; patch the one that"):
+    with pytest.raises(InputError, match="the layer was made from another graph; pass the graph that"):
         patch(_pixels(), GraphLayer(_pixels(16)))
 
 

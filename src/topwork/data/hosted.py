@@ -92,11 +92,11 @@ def gather(
     named = _splits_with_file_names(found)
     examples, left_out = [], list(problems)
     for f in found:
-        id = f"{f.split}/{f.file_name if f.split in named else f'{f.number:06}'}"
+        image_id = f"{f.split}/{f.file_name if f.split in named else f'{f.number:06}'}"
         if f.label is None:
-            left_out.append(Problem(id, "no label"))
+            left_out.append(Problem(image_id, "no label"))
         else:
-            examples.append(Example(id, f.image, f.label, split=marked[f.split]))
+            examples.append(Example(image_id, f.image, f.label, split=marked[f.split]))
     if not examples:
         raise InputError(
             f"expected images with labels in {source}; got {len(found)} images, none with a label"

@@ -121,18 +121,18 @@ def _folder(root: str) -> Iterator[Found]:
             continue
         name = entry.partition("/")[0]
         mark = entry[len(name) :]
-        path, id = os.path.join(folder, name), top + readable(prefix + name)  # noqa: PTH118
+        path, image_id = os.path.join(folder, name), top + readable(prefix + name)  # noqa: PTH118
         if mark == _FOLDER or (mark == _LINK and reached.add(Path(path).resolve())):
             pending.append((path, f"{prefix}{name}/", in_order(_entries(path))))
         elif mark == _LINK:
-            yield Problem(id + "/", "a link to a folder that is read already")
+            yield Problem(image_id + "/", "a link to a folder that is read already")
         elif mark:
-            yield Problem(id, mark.removeprefix(_PROBLEM))
+            yield Problem(image_id, mark.removeprefix(_PROBLEM))
         elif is_image(name):
             any_image = True
-            yield Example(id, FileImage(path))
+            yield Example(image_id, FileImage(path))
         else:
-            yield not_an_image(id)
+            yield not_an_image(image_id)
     if not any_image:
         yield Problem(readable(root), "no images in this folder")
 

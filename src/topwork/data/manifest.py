@@ -49,18 +49,18 @@ def read_manifest(
         label = _text(row.get("label"), "label", spot)
         if label is None:
             raise InputError(f"{spot}: expected a label for {path!r}; got none")
-        id, image = find(path)
-        if id in lines:
-            raise InputError(f"{name} lists {path!r} twice, in {lines[id]} and {where}: remove one")
-        lines[id] = where
+        image_id, image = find(path)
+        if image_id in lines:
+            raise InputError(f"{name} lists {path!r} twice, in {lines[image_id]} and {where}: remove one")
+        lines[image_id] = where
         if column != GROUP and column not in row:
             raise InputError(f"{spot}: " + one_of(group, row, what="column to group by"))
         member_of, weight = _text(row.get(column), column, spot), _weight(row.get("weight"), spot)
         split = _split(row.get("split"), spot)
         if image is None:
-            problems.append(Problem(id, f"no such file ({name}, {where})"))
+            problems.append(Problem(image_id, f"no such file ({name}, {where})"))
         else:
-            examples.append(Example(id, image, label, member_of, weight, split))
+            examples.append(Example(image_id, image, label, member_of, weight, split))
     if not examples:
         if problems:
             missing = problems[0].id

@@ -93,8 +93,8 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     examples: dict[str, Example] = {}
     problems: list[Problem] = []
 
-    def add(id: str, image: ImageSource) -> None:
-        examples.setdefault(id, Example(id, image))
+    def add(image_id: str, image: ImageSource) -> None:
+        examples.setdefault(image_id, Example(image_id, image))
 
     def add_folder(folder: str) -> None:
         try:
@@ -105,11 +105,11 @@ def load_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         problems.extend(Problem(f"{listing.root}/{p.id}", p.reason) for p in listing.problems)
         # Sorted by path.
         for name in sorted(listing.files):
-            id = (PurePosixPath(listing.root.replace(os.sep, "/")) / name).as_posix()
+            image_id = (PurePosixPath(listing.root.replace(os.sep, "/")) / name).as_posix()
             if is_image(name):
-                add(id, listing.files[name])
+                add(image_id, listing.files[name])
             else:
-                problems.append(not_an_image(id))
+                problems.append(not_an_image(image_id))
         if not any(map(is_image, listing.files)):
             problems.append(Problem(listing.root, "no images in this folder"))
 
@@ -207,8 +207,8 @@ def _finder(base: Path) -> Callable[[str], tuple[str, ImageSource | None]]:
             try:
                 if full.is_file():
                     inside = Path(candidate).is_relative_to(root)
-                    id = Path(candidate).relative_to(root).as_posix() if inside else candidate
-                    return readable(normal(id)), FileImage(str(full))
+                    image_id = Path(candidate).relative_to(root).as_posix() if inside else candidate
+                    return readable(normal(image_id)), FileImage(str(full))
             except (OSError, ValueError):  # the name is too long or contains a NUL: there is no such file
                 continue
         return normal(name), None

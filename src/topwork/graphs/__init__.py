@@ -1,1 +1,1 @@
-"""A network as an OpenVINO graph: read, pooled, cut, compiled. Read `features` first."""
+"""Networks as OpenVINO graphs: reading, pooling, cutting, compiling. Read `features` first."""

@@ -1,4 +1,4 @@
-"""Compile a graph for the processor."""
+"""Compile a graph for the CPU."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _TYPES = threading.Lock()
 
 
 def computes_in_bf16() -> bool:
-    """Whether this processor has instructions for bf16."""
+    """Whether this processor has bf16 instructions."""
     import openvino as ov
 
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def precision_here(precision: Precision) -> Precision:
-    """What a graph runs in on this processor: f32 in place of bf16 where it has no instructions for that."""
+    """The precision used on this processor: f32 instead of bf16 if it has no bf16 instructions."""
     return "f32" if precision == "bf16" and not computes_in_bf16() else precision
 
 
 def compile_model(graph: ov.Model, precision: Precision, *, threads: int) -> ov.CompiledModel:
-    """Compile for the CPU: `threads` streams of one thread each. `precision`: f32 or bf16 (see `precision_here`)."""
+    """Compile for the CPU, with `threads` streams of one thread each. For `precision`, see `precision_here`."""
     import openvino as ov
     import openvino.properties as properties
     from openvino.properties import hint
 
-    # The first such call, made by two threads at once, hangs for good (OpenVINO 2026.4): the two wait for each
-    # other, one importing NumPy's types, one initialising OpenVINO's table of them.
+    # Two threads that make this call for the first time at once deadlock (OpenVINO 2026.4): one imports NumPy's
+    # types while the other initialises OpenVINO's table of them.
     with _TYPES:
         ov.Type.u8.to_dtype()
     options = {

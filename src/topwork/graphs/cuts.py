@@ -1,4 +1,4 @@
-"""Where a network can be cut in two, and the cutting: a prefix that stays as it is, and a tail that learns."""
+"""Find the places where a network can be cut in two, and cut it: a frozen prefix and a trainable tail."""
 
 from __future__ import annotations
 
@@ -22,38 +22,32 @@ ACTIVATION, EARLY, LATE = "activation", "early", "late"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A place where all that the last layer sees goes through one set of activations.
+    """A place where a single activation tensor carries everything from the image to the last layer."""
 
-    `name`: the last block of features that is computed before it; where there is none, the tail's share of the work.
-    `shape`: of one image's activations, such as (C, H, W). `early`: how many features are computed before it.
-    `tail_share`: of the network's multiply-adds, what comes after it, 0 to 1. `node`: its place in
-    `get_ordered_ops`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    early: int
-    tail_share: float
-    node: int
+    name: str  # the last block of features before the cut; without one, the tail's share of the work
+    shape: tuple[int, ...]  # of one image's activations, such as (C, H, W)
+    early: int  # number of features computed before the cut
+    tail_share: float  # share of the network's multiply-adds after the cut, 0 to 1
+    node: int  # index in `get_ordered_ops`
 
     @property
     def bytes_a_view(self) -> int:
-        """What one picture's activations (half precision) and early features (single) take."""
+        """Bytes per view: activations in half precision and early features in single precision."""
         return 2 * math.prod(self.shape) + 4 * self.early
 
 
 def find_cuts(graph: ov.Model, blocks: Sequence[Block]) -> tuple[Cut, ...]:
-    """The cuts of a backbone's graph, in the order of computing; after each block the one of the fewest numbers.
+    """The cuts of a backbone's graph, in order of computation; after each block, the one with the fewest activations.
 
     Args:
-        graph: `image` to `features` (1, D), of one view, as `topwork.graphs.features.pool` makes it.
-        blocks: what the features are, in their order.
+        graph: `image` to `features` (1, D), for one view, as returned by `topwork.graphs.features.pool`.
+        blocks: the blocks of the features, in order.
     """
     nodes = graph.get_ordered_ops()
     place = {node.get_name(): number for number, node in enumerate(nodes)}
     leaves = _leaves(graph)
     if len(leaves) != len({block.start for block in blocks}) or not leaves:
-        raise TopworkError("the network's features are not made block by block; it can't be cut")
+        raise TopworkError("the network's features can't be separated into blocks, so it can't be cut")
     end = place[leaves[-1].source.get_node().get_name()]
     live = _between(nodes, place, end)
     known = frozenset(live)
@@ -75,7 +69,7 @@ def find_cuts(graph: ov.Model, blocks: Sequence[Block]) -> tuple[Cut, ...]:
         before = [number not in needed for needed in needs]
         first_late = before.index(False)
         if any(before[first_late:]):
-            continue  # early features would lie on both sides of late ones
+            continue  # early and late features would be interleaved
         share = 1 - done / whole
         early = sum(leaf.width for leaf in leaves[:first_late])
         cut = Cut(
@@ -92,7 +86,7 @@ def find_cuts(graph: ov.Model, blocks: Sequence[Block]) -> tuple[Cut, ...]:
 
 
 def cut_named(cuts: Sequence[Cut], name: str) -> Cut:
-    """The cut of that name.
+    """The cut with this name.
 
     Raises:
         InputError: there is none.
@@ -104,7 +98,7 @@ def cut_named(cuts: Sequence[Cut], name: str) -> Cut:
 
 
 def only_last(graph: ov.Model) -> ov.Model:
-    """The graph without its features but for the last block of them, as it was published."""
+    """The graph reduced to the last block of features, as the network was published."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -115,10 +109,11 @@ def only_last(graph: ov.Model) -> ov.Model:
 
 
 def split_at(graph: ov.Model, cut: Cut, *, last: bool = False) -> tuple[ov.Model, ov.Model]:
-    """Prefix: `image` to `activation` (1, C, H, W) and `early` (1, E). Tail: `activation` to `late` (1, L).
+    """Split the graph into prefix and tail.
 
-    Early and late features side by side are the graph's own; where none are early, there is no such output. With
-    `last`, they are those of `only_last`, and none are early.
+    The prefix maps `image` to `activation` (1, C, H, W) and `early` (1, E), the tail `activation` to `late` (1, L).
+    Early and late features, concatenated, are the graph's features. Without early features, the prefix has no such
+    output. With `last`, the features are those of `only_last`, and none are early.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -147,7 +142,7 @@ def split_at(graph: ov.Model, cut: Cut, *, last: bool = False) -> tuple[ov.Model
 
 
 def join(prefix: ov.Model, tail: ov.Model) -> ov.Model:
-    """What `split_at` took apart: `image` to `features` (1, D)."""
+    """The inverse of `split_at`: one graph, `image` to `features` (1, D)."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -163,7 +158,7 @@ def join(prefix: ov.Model, tail: ov.Model) -> ov.Model:
 
 
 def depths(graph: ov.Model) -> dict[str, int]:
-    """For each node's name, in a graph whose output is features: how many blocks of them are made without it."""
+    """For each node (by name) of a graph with features as output: how many blocks don't depend on it."""
     nodes = graph.get_ordered_ops()
     place = {node.get_name(): number for number, node in enumerate(nodes)}
     needs = [_ancestors(nodes, place, place[leaf.source.get_node().get_name()]) for leaf in _leaves(graph)]
@@ -175,10 +170,10 @@ def depths(graph: ov.Model) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """One block of features before they are put side by side: averages (1, width), and whether they are rooted."""
+    """One block of features before concatenation: averages (1, width)."""
 
     source: Any
-    rooted: bool
+    rooted: bool  # whether `graphs.ROOT` is applied to it
 
     @property
     def width(self) -> int:
@@ -186,7 +181,7 @@ class _Leaf:
 
 
 def _leaves(graph: ov.Model) -> list[_Leaf]:
-    """Down through what puts features side by side and takes roots of them."""
+    """The blocks below the concatenations and roots at the graph's output."""
 
     def below(value: Any, rooted: bool) -> list[_Leaf]:
         node = value.get_node()
@@ -236,7 +231,7 @@ def _ancestors(nodes: Sequence[Any], place: Mapping[str, int], number: int) -> s
 
 
 def _between(nodes: Sequence[Any], place: Mapping[str, int], end: int) -> list[int]:
-    """What is computed from the image on the way to node `end`, in order."""
+    """The nodes between the image and node `end`, in order."""
     needed = _ancestors(nodes, place, end)
     of_image: set[int] = set()
     for number, node in enumerate(nodes):
@@ -254,7 +249,7 @@ def _users(node: Any, place: Mapping[str, int], known: frozenset[int]) -> list[i
 
 
 def _multiply_adds(node: Any) -> int:
-    """Of one operator; 0 for those that don't multiply by weights."""
+    """The multiply-adds of one operator; 0 for operators without weights."""
     kind = node.get_type_name()
     if kind not in ("Convolution", "GroupConvolution", "MatMul"):
         return 0

@@ -1,6 +1,6 @@
-"""OpenVINO graphs: what is done to a network that is one. Each function leaves the graph it was given alone.
+"""Operations on OpenVINO graphs of networks. No function modifies the graph that it is given.
 
-A graph here has one input, `image`, uint8 (1, S, S, 3) in [0, 255], RGB, and named outputs.
+A graph has one input, `image`, uint8 (1, S, S, 3) in [0, 255], RGB, and named outputs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     import openvino as ov
 
 ROOT = 0.25  # the exponent of rooted averages
-VIEWS = "topwork_views"  # the node that puts turned copies of a picture together
+VIEWS = "topwork_views"  # name of the node that stacks a picture's mirrored and rotated copies
 
 
 def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -> ov.Model:
-    """Outputs averaged over their pixels (vectors as they are), side by side: `features` (1, all channels).
+    """Average outputs over their pixels (vectors are kept) and concatenate them: `features` (1, all channels).
 
-    First those in `rooted`, at least 0 everywhere, by the fourth root of their averages; then `names`, as they are.
-    Averages of rectified activations are crowded near 0 with a long tail; a root spreads them, and a linear head
-    can use them better (power normalisation: Perronnin, Sánchez and Mensink 2010, "Improving the Fisher kernel").
+    The outputs in `rooted`, which must be non-negative, come first, as the fourth root of their averages; then those
+    in `names`, without a root. Averages of rectified activations are concentrated near 0, with a long tail. A root
+    spreads them, which helps a linear head (power normalisation: Perronnin, Sánchez and Mensink 2010, "Improving
+    the Fisher kernel").
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -45,7 +46,7 @@ def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -
 
 
 def last_layer(graph: ov.Model) -> ov.Model:
-    """Of what `pool` made, the last of the averages alone: `features` (1, D)."""
+    """A graph from `pool`, reduced to the last of its averages: `features` (1, D)."""
     import openvino as ov
 
     graph = graph.clone()
@@ -56,9 +57,9 @@ def last_layer(graph: ov.Model) -> ov.Model:
 
 
 def average_views(graph: ov.Model, views: Views) -> ov.Model:
-    """The same graph, its `features` the mean over turned copies of the image.
+    """The same graph with `features` averaged over mirrored and rotated copies of the image.
 
-    The copies are made inside the graph, so that training, predicting and every export agree on them.
+    The copies are made inside the graph, so training, prediction and every export use the same ones.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -90,7 +91,7 @@ def average_views(graph: ov.Model, views: Views) -> ov.Model:
 
 
 def single_view(graph: ov.Model) -> ov.Model:
-    """What `average_views` was given: `image` to the `features` of one picture."""
+    """The inverse of `average_views`: the graph for a single view, `image` to `features`."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -112,11 +113,11 @@ def single_view(graph: ov.Model) -> ov.Model:
 
 
 def digest(graph: ov.Model) -> str:
-    """SHA-256 (hex) over what the graph computes: operators, attributes, wiring, constants; no names."""
+    """SHA-256 (hex) of what the graph computes: operators, attributes, connections and constants, but not names."""
     total = hashlib.sha256()
     numbers: dict[str, int] = {}
     for number, node in enumerate(graph.get_ordered_ops()):
-        numbers[node.get_name()] = number  # unique; a friendly name need not be
+        numbers[node.get_name()] = number  # names are unique; friendly names need not be
         wires = [
             (numbers[source.get_node().get_name()], source.get_index())
             for source in (entry.get_source_output() for entry in node.inputs())
@@ -132,7 +133,7 @@ def digest(graph: ov.Model) -> str:
 
 
 def source_of(graph: ov.Model, name: str) -> Any:
-    """What feeds the output `name`: an output itself can't be built upon."""
+    """The value that feeds the output `name`; other nodes can't be connected to an output itself."""
     return graph.output(name).get_node().input_value(0)
 
 
@@ -143,7 +144,7 @@ def with_output(graph: ov.Model, name: str) -> ov.Model:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A named range of the feature vector: the channels of one place in the network, averaged over the picture."""
+    """A named range of the feature vector: the channels of one layer, averaged over the picture."""
 
     name: str
     start: int

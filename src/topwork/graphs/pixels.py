@@ -1,7 +1,7 @@
-"""How a picture's bytes become what a network wants: its range of values, and the order of its channels.
+"""Convert a picture's bytes to a network's input: its value range and channel order.
 
-Files seldom say. A network that scales its input itself shows it: the first operators, gathered into one scale
-and one offset, tell the range they expect. Where nothing shows, the format's custom is assumed, and said.
+Few files state the range. If a network scales its input itself, its first operators, combined into one scale and one
+offset, show which range it expects. Otherwise the usual range of the format is assumed, and reported as such.
 """
 
 from __future__ import annotations
@@ -26,47 +26,44 @@ CAFFE_MEAN = (103.939, 116.779, 123.68)  # of [0, 255] pixels, BGR
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """x · scale + offset makes a byte of each RGB channel the network's input; `bgr` turns the channels about.
-
-    `how`: the user chose it, the source states it, the network shows it, or it is the format's custom.
-    """
+    """The network's input is x · scale + offset for a byte x of each RGB channel."""
 
     range: PixelRange
-    how: How
+    how: How  # chosen by the user, stated by the source, found in the network, or assumed for the format
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
-    bgr: bool = False
+    bgr: bool = False  # whether the order of the channels is then reversed
 
 
-def pixels(range: PixelRange, how: How) -> Pixels:
-    """The arithmetic of a named range."""
-    if range == "0..1":
-        return Pixels(range, how, (1 / 255,) * 3, (0.0,) * 3)
-    if range == "-1..1":
-        return Pixels(range, how, (1 / 127.5,) * 3, (-1.0,) * 3)
-    if range == "imagenet":
+def pixels(value_range: PixelRange, how: How) -> Pixels:
+    """The scale and offset of a named range."""
+    if value_range == "0..1":
+        return Pixels(value_range, how, (1 / 255,) * 3, (0.0,) * 3)
+    if value_range == "-1..1":
+        return Pixels(value_range, how, (1 / 127.5,) * 3, (-1.0,) * 3)
+    if value_range == "imagenet":
         r, g, b = (1 / (255 * d) for d in IMAGENET_DEVIATION)
         u, v, w = (-m / d for m, d in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True))
-        return Pixels(range, how, (r, g, b), (u, v, w))
-    if range == "caffe":
+        return Pixels(value_range, how, (r, g, b), (u, v, w))
+    if value_range == "caffe":
         b, g, r = (-mean for mean in CAFFE_MEAN)
-        return Pixels(range, how, (1.0,) * 3, (r, g, b), bgr=True)
-    assert range == "0..255", get_args(PixelRange)
-    return Pixels(range, how, (1.0,) * 3, (0.0,) * 3)
+        return Pixels(value_range, how, (1.0,) * 3, (r, g, b), bgr=True)
+    assert value_range == "0..255", get_args(PixelRange)
+    return Pixels(value_range, how, (1.0,) * 3, (0.0,) * 3)
 
 
 def find_range(graph: ov.Model, channel_axis: int) -> PixelRange | None:
-    """What range a network's own scaling shows that it expects; None where it does not scale its input.
+    """The range that a network expects, judged by its own scaling; None if it does not scale its input.
 
-    A factor near 1/255 or 1/127.5 makes bytes into numbers of order one. A factor of about 2 with an offset of
-    −1 expects [0, 1]; so do ImageNet's deviations, as factors of 4 to 5.
+    A factor near 1/255 or 1/127.5 scales bytes to order one. A factor of about 2 with an offset of −1 expects
+    [0, 1], as do factors of 4 to 5, the inverse standard deviations of ImageNet.
     """
     gathered = _own_scaling(graph, channel_axis)
     if gathered is None:
         return None
     scale, offset = gathered
     size = float(np.abs(scale).mean())
-    if size < 0.1 or (size < 2 and np.abs(offset).mean() > 50):  # the second: a mean of bytes taken off
+    if size < 0.1 or (size < 2 and np.abs(offset).mean() > 50):  # the latter: a mean in bytes is subtracted
         return "0..255"
     if np.allclose(scale, 1) and np.allclose(offset, 0):
         return None
@@ -74,7 +71,7 @@ def find_range(graph: ov.Model, channel_axis: int) -> PixelRange | None:
 
 
 def _own_scaling(graph: ov.Model, channel_axis: int) -> tuple[Array, Array] | None:
-    """The affine function that the operators next to the input make, channel by channel."""
+    """The affine function of the operators next to the input: scale and offset for each channel."""
     scale: Array = np.ones(3, np.float32)
     offset: Array = np.zeros(3, np.float32)
     output = graph.input(0)
@@ -111,7 +108,7 @@ def _own_scaling(graph: ov.Model, channel_axis: int) -> tuple[Array, Array] | No
 
 
 def _constant(node: Any, axis: int) -> Array | None:
-    """One number a channel, if that is what the constant holds."""
+    """The constant as one number per channel; None if it is not one."""
     while node.get_type_name() in ("Convert", "Reshape", "Unsqueeze"):
         node = node.input_value(0).get_node()
     if node.get_type_name() != "Constant":

@@ -1,7 +1,7 @@
-"""Read a published network's files into an OpenVINO graph, with no framework; and dress it for pictures.
+"""Read a published network's files into an OpenVINO graph, without its framework, and adapt it to decoded pictures.
 
-A graph as it was read takes floats in some range and layout. A dressed one takes a picture as decoded: `image`
-uint8 (1, S, S, 3) RGB; its constants are folded (batch norm into the convolutions before it) and its shapes fixed.
+A graph as read takes floats in some range and layout. After `dress`, it takes a decoded picture, `image` uint8
+(1, S, S, 3) RGB; its constants are folded (batch norm into the preceding convolutions) and its shapes fixed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FRONTENDS = {".onnx": "onnx", ".tflite": "tflite"}
 
 
 class UnreadableError(Exception):
-    """OpenVINO can't read it by itself: a SavedModel without a usable signature, a Keras file. To be converted."""
+    """OpenVINO can't read the network: a SavedModel without a usable signature, or a Keras file. Convert it first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """Where a network takes its picture. `size_px`: None where the caller may choose."""
+    """A network's image input."""
 
     layout: Layout
-    size_px: int | None
-    takes_bytes: bool  # uint8, not floats
+    size_px: int | None  # None if the caller may choose
+    takes_bytes: bool  # uint8 rather than floats
 
     @property
     def channel_axis(self) -> int:
@@ -41,10 +41,10 @@ class ImageInput:
 
 
 def read_graph(path: Path) -> ov.Model:
-    """A SavedModel folder (its serving signature), or an .onnx, .tflite or .xml file, as it is.
+    """Read a SavedModel folder (its serving signature), or an .onnx, .tflite or .xml file.
 
     Raises:
-        InputError: it is damaged, or none of these.
+        InputError: it is damaged, or in another format.
         UnreadableError: it needs the framework that wrote it.
     """
     import openvino as ov
@@ -54,7 +54,9 @@ def read_graph(path: Path) -> ov.Model:
     if path.is_file() and suffix == ".keras":
         raise UnreadableError("a .keras file")
     try:
-        if path.is_file() and suffix in FRONTENDS:  # by its name, so that no other reader guesses at it
+        if (
+            path.is_file() and suffix in FRONTENDS
+        ):  # chosen by extension; OpenVINO would try other readers too
             reader = FrontEndManager().load_by_framework(FRONTENDS[suffix])
             graph = reader.convert(reader.load(str(path)))
         else:
@@ -63,12 +65,12 @@ def read_graph(path: Path) -> ov.Model:
         RuntimeError,
         TypeError,
         *_failures(),
-    ) as error:  # what OpenVINO raises for all that it can't read
+    ) as error:  # OpenVINO raises these for anything it can't read
         if path.is_dir():
-            raise UnreadableError(f"no signature that can be read ({_first_line(error)})") from None
+            raise UnreadableError(f"no readable signature ({_first_line(error)})") from None
         raise InputError(
             f"{path}: expected a network in {suffix or 'a known format'}; it can't be read ({_first_line(error)}); "
-            "fetch or export it again"
+            "download or export it again"
         ) from None
     if path.is_dir() and not graph.inputs:
         raise UnreadableError("its signature takes no input")
@@ -76,17 +78,17 @@ def read_graph(path: Path) -> ov.Model:
 
 
 def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
-    """Where the picture goes in.
+    """Find the network's image input.
 
     Raises:
-        InputError: the network takes something else.
+        InputError: its input is not a picture.
     """
     import openvino as ov
 
     shapes = [output.get_partial_shape() for output in graph.inputs]
     told = ", ".join(f"{_name(o)} {s}" for o, s in zip(graph.inputs, shapes, strict=True))
     wrong = InputError(
-        f"{name}: expected a network of one input, a picture of three channels; it takes {told}"
+        f"{name}: expected a network with one input, a picture with three channels; its inputs are {told}"
     )
     if len(shapes) != 1 or shapes[0].rank.is_dynamic or len(shapes[0]) != 4:
         raise wrong
@@ -97,7 +99,7 @@ def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
     elif sides[1] == 3:
         layout = "NCHW"
         height, width = sides[2:]
-    elif sides[3] is None and sides[1] is None:  # nothing is stated: TensorFlow's custom
+    elif sides[3] is None and sides[1] is None:  # not stated: TensorFlow's layout
         layout, height, width = "NHWC", *sides[1:3]
     else:
         raise wrong
@@ -105,16 +107,16 @@ def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
         raise InputError(f"{name}: expected a network for square pictures; it takes {height} x {width}")
     if sides[0] not in (None, 1):
         raise InputError(
-            f"{name}: expected a batch size of 1, or free; it is fixed at {sides[0]}: export it again"
+            f"{name}: expected a batch size of 1 or a free one; it is fixed at {sides[0]}: export it again"
         )
     return ImageInput(layout, height, graph.input(0).get_element_type() == ov.Type.u8)
 
 
 def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, name: str) -> ov.Model:
-    """The same network over `image` uint8 (1, S, S, 3) RGB; folded. The graph given is used up.
+    """The same network with the input `image` uint8 (1, S, S, 3) RGB and folded constants. `graph` is consumed.
 
     Raises:
-        InputError: it can't take pictures of that size.
+        InputError: it can't take pictures of this size.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -128,11 +130,11 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
         _check_shapes(graph)
     except RuntimeError as error:
         raise InputError(
-            f"{name}: it can't take pictures of {size_px} px ({_first_line(error)}); leave --size out, or try a "
-            "multiple of 32"
+            f"{name}: it can't take pictures of {size_px} px ({_first_line(error)}); omit --size, or try a multiple "
+            "of 32"
         ) from None
     if any(0 in output for output in outputs):
-        raise InputError(f"{name}: {size_px} px are too small for it; choose a larger --size")
+        raise InputError(f"{name}: {size_px} px is too small for it; choose a larger --size")
 
     image = op.parameter([1, size_px, size_px, 3], ov.Type.u8, name="image")
     image.output(0).set_names({"image"})
@@ -158,19 +160,22 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
 
 
 def _check_shapes(graph: ov.Model) -> None:
-    """A layer that takes rows of 512 numbers can't take a map of 2,048. OpenVINO would see four pictures in it."""
+    """Check that a new input size still fits the layers.
+
+    OpenVINO would pass a map of 2,048 numbers to a layer that takes 512 as a batch of four pictures.
+    """
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "Reshape":
             given, wanted = tuple(node.input_value(0).shape), tuple(node.output(0).shape)
             if math.prod(given) != math.prod(wanted):
-                raise RuntimeError(f"a map of {given} has to fit into {wanted}")
+                raise RuntimeError(f"a map of shape {given} can't be reshaped to {wanted}")
     for output in graph.outputs:
         if len(output.shape) > 1 and output.shape[0] != 1:
-            raise RuntimeError(f"one picture would give {output.shape[0]} rows")
+            raise RuntimeError(f"one picture would yield {output.shape[0]} rows")
 
 
 def _failures() -> Any:
-    """What its readers raise; they have no base of their own."""
+    """The exceptions of OpenVINO's readers; they have no common base class."""
     from openvino import frontend
 
     return (
@@ -189,7 +194,7 @@ def _name(output: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What OpenVINO says, without the places in its own source."""
+    """OpenVINO's message without the locations in its source code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
     return (told or lines or [type(error).__name__])[0][:200]

@@ -1,8 +1,8 @@
-"""Find a network's trunk: the vector before its classifier, and the stages on the way there.
+"""Find a network's trunk: its feature vector before the classifier, and its intermediate stages.
 
-A published network may end in a feature vector, in a map of features, or in a classifier's scores. `find_trunk`
-gives a graph with the outputs `last`, its features, and `stage1`, `stage2` …: what its spatial filters saw, after
-their activation, rectified. Their averages tell a head of texture and edges what the last layer has forgotten.
+A published network may end in a feature vector, a feature map, or class scores. `find_trunk` returns a graph with the
+outputs `last`, its features, and `stage1`, `stage2` …: the rectified activations after its spatial convolutions.
+Their averages give a head information on texture and edges that the last layer no longer has.
 """
 
 from __future__ import annotations
@@ -44,22 +44,19 @@ MOST_STAGES = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trunk:
-    """`graph`: image → `last` (1, D) and the stages, (1, C, H, W), at least 0. `rectified`: `last` is so too.
+    """A network without its classifier."""
 
-    `cut`: what was taken off, in words; empty if nothing was.
-    """
-
-    graph: ov.Model
-    stages: tuple[str, ...]
-    rectified: bool
-    cut: str
+    graph: ov.Model  # image → `last` (1, D) and the stages, (1, C, H, W), non-negative
+    stages: tuple[str, ...]  # the names of their outputs
+    rectified: bool  # whether `last` is non-negative too
+    cut: str  # a description of what was removed; empty if nothing was
 
 
 def find_trunk(graph: ov.Model, *, name: str) -> Trunk:
-    """Cut a dressed network (see `reading.dress`) down to its features. The graph given is used up.
+    """Reduce a network (as returned by `read.dress`) to its features. `graph` is consumed.
 
     Raises:
-        InputError: it has outputs that can't be told apart, or none that is a vector or a map.
+        InputError: it has several outputs and none can be chosen, or its output is neither a vector nor a map.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -97,13 +94,13 @@ def _choose_output(graph: ov.Model, name: str) -> Any:
         return vectors[0]
     told = ", ".join(f"{'/'.join(sorted(o.get_names()))} {tuple(o.shape)}" for o in graph.outputs)
     raise InputError(
-        f"{name}: expected one output of features, or one named {', '.join(FEATURE_NAMES)}; it gives {told}; "
-        "export it with one"
+        f"{name}: expected one output, or one named {', '.join(FEATURE_NAMES)}; its outputs are {told}; export it "
+        "with one output"
     )
 
 
 def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | None:
-    """What goes into the last dense layer and how many classes come out, if that layer gives class scores."""
+    """The input of the last dense layer and its number of classes, if that layer computes class scores."""
     node, certain = source.get_node(), named_scores
     while node.get_type_name() in ("Softmax", "Sigmoid", "Reshape", "Squeeze", "Convert", "LogSoftmax"):
         certain = certain or node.get_type_name() in ("Softmax", "LogSoftmax")
@@ -129,7 +126,11 @@ def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | 
 
 
 def _as_vector(source: Any, name: str) -> Any:
-    """(1, D): of a map its average over pixels; of tokens the first, where the others are a square, else the mean."""
+    """The features as a vector (1, D).
+
+    A map is averaged over its pixels. Of tokens, the first (the class token) is used if the others form a square,
+    else the mean of all.
+    """
     from openvino import opset13 as op
 
     shape = tuple(source.shape)
@@ -153,12 +154,12 @@ def _as_vector(source: Any, name: str) -> Any:
             return first.output(0)
         return op.reduce_mean(source, op.constant(np.array([1])), False).output(0)
     raise InputError(
-        f"{name}: expected features as a vector, a map or tokens; its output is of shape {shape}"
+        f"{name}: expected features as a vector, a map or tokens; the shape of its output is {shape}"
     )
 
 
 def _stages(last: Any) -> list[Any]:
-    """The activations after spatial filters: of depthwise ones where there are any, else of all, in their order."""
+    """The activations after spatial convolutions, in order; after depthwise convolutions only, if there are any."""
     found: dict[str, list[Any]] = {"GroupConvolution": [], "Convolution": []}
     for node in _ancestors(last):
         kind = node.get_type_name()
@@ -174,17 +175,17 @@ def _stages(last: Any) -> list[Any]:
         ):
             after = _only_target(after)
         if after is None or after.get_type_name() not in ACTIVATIONS:
-            # An activation written out takes its input twice: x · sigmoid(x).
+            # Skipped: no activation, or one written out, which uses its input twice: x · sigmoid(x).
             continue
         found[kind].append(after)
     stages = found["GroupConvolution"] or found["Convolution"]
-    if len(stages) > MOST_STAGES:  # evenly spread over the depth
+    if len(stages) > MOST_STAGES:  # evenly spaced over the depth
         stages = [stages[i] for i in np.linspace(0, len(stages) - 1, MOST_STAGES).round().astype(int)]
     return stages
 
 
 def _ancestors(last: Any) -> Iterator[Any]:
-    """All that `last` depends on, what comes first first."""
+    """All nodes that `last` depends on, in order of computation."""
     seen: set[str] = set()
     stack: list[tuple[Any, bool]] = [(last, False)]
     while stack:
@@ -205,7 +206,7 @@ def _only_target(node: Any) -> Any | None:
 
 
 def _is_rectified(source: Any) -> bool:
-    """Whether a vector can't be negative: an average of rectified activations."""
+    """Whether a vector is non-negative: an average of rectified activations."""
     node = source.get_node()
     while node.get_type_name() in (
         "ReduceMean",
@@ -232,5 +233,5 @@ def _is_constant(node: Any) -> bool:
 
 
 def _core(shape: Any) -> list[int]:
-    """The sides that are not 1."""
+    """The dimensions other than 1."""
     return [int(side) for side in tuple(shape) if side != 1]

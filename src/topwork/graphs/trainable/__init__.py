@@ -1,1 +1,1 @@
-"""A graph as a trainable Keras layer. Read `layer` first."""
+"""An OpenVINO graph as a trainable Keras layer. Read `layer` first."""

@@ -1,4 +1,4 @@
-"""Operators along axes: sums, products of matrices, cutting, joining, turning around."""
+"""Operators along axes: reductions, matrix products, slicing, concatenation, transposition."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def reduced(function: Callable[..., Any]) -> Operator:
 
 
 def mean(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """Keras' own takes float64 through float32 on JAX; of half precision, it does well to take the detour."""
+    """The mean in float64 too: `keras.ops.mean` computes it via float32 on JAX (an advantage for half precision)."""
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.mean(x, axis=axis, keepdims=keepdims)
     return ops.sum(x, axis=axis, keepdims=keepdims) / prod(x.shape[a] for a in axis)
@@ -86,7 +86,7 @@ def transpose(step: Step, values: list[Value]) -> Value:
     if value.of_images and perm[0] != 0:
         x = ops.transpose(apart(plain(value)), (0, *(axis + 1 for axis in perm)))
         return Value(reshaped(x, shape, of_images=True), shape, of_images=True)
-    if rank > 2 and value.last and perm == (0, *range(2, rank), 1):  # to channels last: as they lie
+    if rank > 2 and value.last and perm == (0, *range(2, rank), 1):  # to channels last, as it is stored
         return Value(value.tensor, shape, value.of_images)
     if rank > 2 and not value.last and value.of_images and perm == (0, rank - 1, *range(1, rank - 1)):
         return Value(value.tensor, shape, of_images=True, last=True)
@@ -95,7 +95,7 @@ def transpose(step: Step, values: list[Value]) -> Value:
 
 
 def reshape(step: Step, values: list[Value]) -> Value:
-    """Reshape, Squeeze, Unsqueeze: the shape that comes out is known."""
+    """Reshape, Squeeze, Unsqueeze: the output shape is known."""
     return with_shape(values[0], step.shapes[0])
 
 
@@ -139,7 +139,7 @@ def strided_slice(step: Step, values: list[Value]) -> Value:
 
 
 def _cut(value: Value, cuts: Sequence[slice], shape: tuple[int, ...]) -> Value:
-    """Cut along each of the graph's axes; then the graph's shape (axes that the cut makes or drops)."""
+    """Slice along each of the graph's axes, then reshape to the graph's shape (new or dropped axes)."""
     ranges = [range(size)[cut] for size, cut in zip(value.shape, cuts, strict=True)]
     kept = tuple(len(chosen) for chosen in ranges)
     off = 1 if value.of_images and kept[0] != value.shape[0] else 0
@@ -150,7 +150,7 @@ def _cut(value: Value, cuts: Sequence[slice], shape: tuple[int, ...]) -> Value:
             continue
         if chosen.step > 0:
             x = x[(slice(None),) * held + (slice(chosen.start, chosen.stop, chosen.step),)]
-        else:  # PyTorch has no slices backwards
+        else:  # PyTorch has no slices with negative steps
             x = ops.take(x, np.array(chosen), axis=held)
     if off:
         x = reshaped(x, tuple(kept[axis] for axis in value.order), of_images=True)
@@ -178,9 +178,9 @@ def matmul(step: Step, values: list[Value]) -> Value:
 
 
 def einsum(step: Step, values: list[Value]) -> Value:
-    """Of two operands, as a product of matrices: (both, left, summed) times (both, summed, right).
+    """Einsum with two operands, as a matrix product: (both, left, summed) times (both, summed, right).
 
-    Keras' own takes float64 through float32 on JAX.
+    `keras.ops.einsum` computes float64 via float32 on JAX.
     """
     equation = str(step.attributes["equation"]).replace(" ", "")
     terms, out = equation.split("->")[0].split(","), equation.partition("->")[2]
@@ -198,7 +198,7 @@ def einsum(step: Step, values: list[Value]) -> Value:
     ]
     one, two = ("*" + term if v.of_images else term for term, v in zip(terms, operands, strict=True))
     of_images = any(v.of_images for v in operands)
-    out, sizes["*"] = "*" * of_images + out, -1  # the images' own axis
+    out, sizes["*"] = "*" * of_images + out, -1  # the axis of images
     both, summed = [c for c in out if c in one and c in two], [c for c in one if c not in out]
     left, right = ([c for c in out if c in some and c not in both] for some in (one, two))
 
@@ -213,7 +213,7 @@ def einsum(step: Step, values: list[Value]) -> Value:
 
 
 def _is_dense(one: Value, two: Value, turned: bool) -> bool:
-    """Rows of the pictures times one matrix; or products within each of a batch."""
+    """Whether this is one matrix product: rows of all images times one matrix, or a batch of products."""
     rank = len(one.shape)
     if one.of_images and not two.of_images:
         return len(two.shape) == 2 and not (turned and rank == 2)

@@ -1,4 +1,4 @@
-"""Operators that go number by number: functions of one, and of two that are repeated to fit."""
+"""Element-wise operators: unary, and binary with broadcasting."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pairs(function: Callable[[Any, Any], Any]) -> Operator:
 
 
 def paired(function: Callable[[Any, Any], Any], one: Value, two: Value, shape: tuple[int, ...]) -> Value:
-    """A function of two numbers on all of two values, repeated as NumPy would."""
+    """Apply a binary function element-wise, with NumPy's broadcasting."""
     values = [with_rank(value, len(shape)) for value in (one, two)]
     if len(shape) > 2:
         values = same_layout(values)
@@ -57,7 +57,7 @@ def paired(function: Callable[[Any, Any], Any], one: Value, two: Value, shape: t
 
 
 def with_rank(value: Value, rank: int) -> Value:
-    """Axes of one number before the others, as NumPy has it."""
+    """Prepend axes of size 1, as in NumPy's broadcasting."""
     missing = rank - len(value.shape)
     if not missing:
         return value
@@ -70,8 +70,9 @@ def with_rank(value: Value, rank: int) -> Value:
 def add(x: Any, y: Any) -> Any:
     """x + y.
 
-    Keras on TensorFlow takes the fast addition of a bias where one side is a single row of numbers, and guesses its
-    axis by its length. It guesses right for the last axis; elsewhere another axis may be as long: so no row is shown.
+    If one operand has a single axis longer than 1, Keras on TensorFlow uses its fast bias addition and infers the
+    axis from the length. That is correct for the last axis, but another axis may have the same length; then this
+    function computes x − (−y) instead.
     """
     for a, b in ((x, y), (y, x)):
         long = [axis for axis, size in enumerate(b.shape) if size != 1]
@@ -92,7 +93,7 @@ def power(step: Step, values: list[Value]) -> Value:
 
 
 def to_the(x: Any, power: float) -> Any:
-    """x^power; where it is a root, with a gradient of 0 at 0 instead of an endless one (a dead channel's average)."""
+    """x^power; for roots, the gradient at 0 (the average of a dead channel) is 0 instead of infinite."""
     if power == 2:
         return ops.square(x)
     if power == -1:
@@ -123,8 +124,8 @@ def gelu(step: Step, values: list[Value]) -> Value:
 
 
 def convert(step: Step, values: list[Value]) -> Value:
-    """Between floats, and from whole numbers to floats, nothing changes: a layer computes in one type."""
+    """Conversion to a float type is the identity: a layer computes in a single dtype."""
     kind = str(step.attributes["destination_type"])
     if not (kind.startswith("f") or kind == "bf16"):
-        raise TopworkError(f"it rounds to whole numbers ({kind})")
+        raise TopworkError(f"it converts to integers ({kind})")
     return values[0]

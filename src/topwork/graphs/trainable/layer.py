@@ -1,4 +1,4 @@
-"""A graph as a Keras 3 layer, and the way back: `GraphLayer` learns, `patch` writes what it learnt into the graph.
+"""A graph as a trainable Keras 3 layer, `GraphLayer`, and `patch`, which writes its weights back into the graph.
 
 >>> layer = GraphLayer(backbone.graph)  # doctest: +SKIP
 >>> model = keras.Sequential([layer, keras.layers.Dense(5)])  # doctest: +SKIP
@@ -29,22 +29,22 @@ from topwork.graphs.trainable.values import Value, constant, plain, tensor
 
 
 class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
-    """A graph that can be trained: the same images in, in the graph's own units, and the same numbers out.
+    """A graph as a trainable layer with the same inputs and outputs.
 
-    Takes float or uint8 (N, …) of any N, whatever batch the graph is made for; gives `compute_dtype` (N, …). A
-    conversion of the input from uint8 becomes nothing, so that it may have fractions. Weights (kernels, biases,
-    scales) are trainable variables in the graph's own layout; batch norm was folded into them, so nothing but
-    they can move, and `training` makes no difference.
+    The input is float or uint8 (N, …) with any N, whatever the graph's batch size; the output is `compute_dtype`
+    (N, …). A conversion of the input from uint8 is dropped, so inputs may be fractional. Weights (kernels, biases,
+    scales) are trainable variables in the graph's layout. Batch norm is folded into them, so the layer has no other
+    state, and `training` has no effect.
 
     Args:
-        graph: one input; left alone.
-        output: the name of the output to give; None where there is only one.
-        products: compute convolutions by one pixel as matrix products. They learn faster so; but OpenVINO can't
-            compile some SavedModels made of them.
+        graph: a graph with one input; not modified.
+        output: the name of the output; None if there is only one.
+        products: compute 1x1 convolutions as matrix products. This trains faster, but OpenVINO can't compile some
+            SavedModels made from it.
 
     Raises:
-        InputError: no such output, or several and none named.
-        TopworkError: the graph has an operator that can't be trained; it names it.
+        InputError: there is no such output, or `output` is None and there are several.
+        TopworkError: the graph has an operator that can't be trained; the message names it.
     """
 
     plan: Plan
@@ -59,7 +59,7 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
             self.plan = with_products(self.plan)
         for step in self.plan.steps:
             if step.kind not in OPERATORS:
-                apply(step, [])  # says what is wrong before anything is made
+                apply(step, [])  # raises the error before any variable is created
         weights = {place: found for place, found in self.plan.constants.items() if found.trainable}
         self.places = tuple(sorted(weights, key=lambda place: (place.node, place.port)))
         self.weights_in_order = [
@@ -71,7 +71,7 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def call(self, images: Any) -> Any:
-        """Follow the plan."""
+        """Execute the plan."""
         self._check(tuple(images.shape))
         plan = self.plan
         known: dict[Place, Value] = {
@@ -98,11 +98,11 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]
         fits = len(shape) == 1 + len(wanted)
         if not fits or any(n not in (None, size) for n, size in zip(shape[1:], wanted, strict=True)):
             sides = ", ".join(map(str, wanted))
-            raise InputError(f"expected images (N, {sides}), as the graph takes them; got {shape}")
+            raise InputError(f"expected images of shape (N, {sides}), the graph's input; got {shape}")
 
 
 def patch(graph: ov.Model, layer: GraphLayer) -> ov.Model:
-    """The graph with the layer's weights, as they are now, in place of its own; all its outputs stay.
+    """The graph with its weights replaced by the layer's current weights; all its outputs are kept.
 
     Raises:
         InputError: the layer was not made from this graph.
@@ -110,7 +110,7 @@ def patch(graph: ov.Model, layer: GraphLayer) -> ov.Model:
     from openvino import opset13 as op
 
     if graphs.digest(graph) != layer.plan.digest:
-        raise InputError("the layer was made from another graph; patch the one that it was made from")
+        raise InputError("the layer was made from another graph; pass the graph that it was made from")
     graph = graph.clone()
     nodes = graph.get_ordered_ops()
     for place, weight in zip(layer.places, layer.weights_in_order, strict=True):

@@ -1,6 +1,6 @@
-"""OpenVINO's operators in Keras 3 (`keras.ops`): what each computes, differentiably, on any of Keras' backends.
+"""OpenVINO's operators in Keras 3 (`keras.ops`), differentiable on every backend.
 
-The meaning of each operator and attribute: OpenVINO's operation sets 1 to 15.
+The operators and their attributes are specified in OpenVINO's operation sets 1 to 15.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ops = keras.ops
 
 
 def apply(step: Step, values: list[Value]) -> Value:
-    """What the step's first output is, from what goes into it.
+    """The first output of a step, computed from its inputs.
 
     Raises:
-        TopworkError: an operator that is not known, or a use of one that can't be trained.
+        TopworkError: the operator is unknown, or is used in a way that can't be trained.
     """
     if step.kind not in OPERATORS:
-        raise TopworkError(unsupported(step, "it is not known here"))
+        raise TopworkError(unsupported(step, "the operator is not supported"))
     try:
         return OPERATORS[step.kind](step, values)
     except TopworkError as error:

@@ -1,8 +1,7 @@
-"""What a graph computes, read out of OpenVINO once: plain records that a layer can follow with no graph at hand.
+"""A graph's computation as plain records, read from OpenVINO once, which a layer executes without the graph.
 
-The graph is read for one image: its batch is set to 1, so that every shape is known, and what depends on no
-image is folded into constants. Each record remembers its node's number in the graph that was given, so that a
-tuned constant finds its way back.
+The batch size is set to 1, so all shapes are known, and nodes that don't depend on the image are folded into
+constants. Each record keeps its node's index in the original graph, where trained constants are written back.
 """
 
 from __future__ import annotations
@@ -19,19 +18,17 @@ from topwork.graphs import features as graphs
 if TYPE_CHECKING:
     import openvino as ov
 
-HANDFUL = (
-    4  # an operand of so few numbers (a mean and scale of each colour, a divisor) is arithmetic, not a weight
-)
-WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}  # any float constant that goes in here is a weight
-SCALED = {"Add", "Subtract", "Multiply", "Divide"}  # and here one of more than a handful of numbers
-POINTWISE = "PointwiseConvolution"  # OpenVINO has no such kind: see `with_products`
+HANDFUL = 4  # a constant with at most so many numbers (a mean per colour, a divisor) is not a weight
+WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}  # every float constant used by these is a weight
+SCALED = {"Add", "Subtract", "Multiply", "Divide"}  # every float constant larger than `HANDFUL` is a weight
+POINTWISE = "PointwiseConvolution"  # not an operator of OpenVINO: see `with_products`
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An output of a node of the given graph: the node's number in the order of `get_ordered_ops`, and the port."""
+    """An output of a node in the original graph: the node's index in `get_ordered_ops`, and the port."""
 
     node: int
     port: int = 0
@@ -39,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operator. `shapes`: those of its outputs, for one image. `name`: what the graph calls it."""
+    """One operator. `shapes` are those of its outputs for one image; `name` is its name in the graph."""
 
     kind: str
     attributes: Mapping[str, Any]
@@ -51,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A constant, whether it can be trained, and the first operator that it goes into."""
+    """A constant, whether it is trainable, and the kind of the first operator that uses it."""
 
     value: Array
     trainable: bool
@@ -60,39 +57,37 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """All steps in the order of computing. `image`: the input, of `image_shape` for one image; `result`: the output.
-
-    `digest`: that of the graph it was read from.
-    """
+    """All steps in order of computation."""
 
     steps: tuple[Step, ...]
     constants: Mapping[Place, Constant]
-    image: Place
-    image_shape: Shape
-    result: Place
-    result_shape: Shape
-    digest: str
+    image: Place  # the input
+    image_shape: Shape  # for one image
+    result: Place  # the output
+    result_shape: Shape  # for one image
+    digest: str  # of the original graph
 
 
 def read(graph: ov.Model, *, output: str | None = None) -> Plan:
-    """Read how `output` is computed; None where the graph has only one.
+    """Read how `output` is computed; None if the graph has only one output.
 
     Raises:
-        InputError: no such output, several and none named, or not one input.
-        TopworkError: the graph can't be made to take a single image.
+        InputError: there is no such output, or `output` is None and there are several, or the graph doesn't have
+            exactly one input.
+        TopworkError: the graph can't take a single image.
     """
     import openvino as ov
     from openvino.passes import ConstantFolding, Manager
 
     result = _output(graph, output)
     if len(graph.inputs) != 1:
-        raise InputError(f"expected a graph with one input, its images; this one has {len(graph.inputs)}")
+        raise InputError(f"expected a graph with one input, the images; this one has {len(graph.inputs)}")
     work = graph.clone()
     names = [node.get_friendly_name() for node in work.get_ordered_ops()]
     for number, node in enumerate(work.get_ordered_ops()):
         node.set_friendly_name(
             f"#{number}"
-        )  # folding hands it on: "#7" folded, or "#7.1" where it had more outputs
+        )  # folding keeps the name: "#7", or "#7.1" for a node with several outputs
     work = ov.Model([work.outputs[result].get_node().input_value(0)], work.get_parameters())
     _for_one_image(work)
     folding = Manager()
@@ -109,7 +104,7 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
         inputs = tuple(_source(value) for value in node.input_values())
         if kind == "Constant":
             constants[place] = _constant(node)
-        elif kind == "Convert" and inputs[0] in constants:  # weights kept in half precision
+        elif kind == "Convert" and inputs[0] in constants:  # weights stored in half precision
             constants[place] = _converted(node, constants[inputs[0]].value)
         else:
             shapes = tuple(tuple(out.get_shape()) for out in node.outputs())
@@ -129,7 +124,7 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
 
 
 def with_products(plan: Plan) -> Plan:
-    """The same, but convolutions by one pixel are marked as what they are: matrix products."""
+    """The same plan with 1x1 convolutions replaced by matrix products."""
 
     def marked(step: Step) -> Step:
         kernel = plan.constants.get(step.inputs[1]) if step.kind == "Convolution" else None
@@ -145,7 +140,7 @@ def with_products(plan: Plan) -> Plan:
 
 
 def _output(graph: ov.Model, name: str | None) -> int:
-    """Which of the graph's outputs is meant."""
+    """The index of the output `name`."""
     names = [sorted(out.get_names()) for out in graph.outputs]
     if name is None and len(names) == 1:
         return 0
@@ -163,7 +158,7 @@ def _for_one_image(graph: ov.Model) -> None:
     rank = shape.rank.get_length() if shape.rank.is_static else 0
     if rank < 2 or any(shape[i].is_dynamic for i in range(1, rank)):
         raise InputError(
-            f"expected an input of known size, (N, ...); got {shape}; fix the image's size first"
+            f"expected an input with a fixed size, (N, ...); got {shape}; fix the image size first"
         )
     if not (shape[0].is_static and shape[0].get_length() == 1):
         shape[0] = 1
@@ -179,13 +174,13 @@ def _for_one_image(graph: ov.Model) -> None:
     if dynamic:
         node = dynamic[0].get_node()
         raise TopworkError(
-            f"the size of what {node.get_type_name()} gives depends on the picture's content "
-            f"({dynamic[0].partial_shape}); such a graph can't be trained: keep it frozen"
+            f"the output size of {node.get_type_name()} depends on the picture's content "
+            f"({dynamic[0].partial_shape}); such a graph can't be trained: use it frozen"
         )
 
 
 def _check_known(used: list[Place], steps: list[Step], given: set[Place]) -> None:
-    """Of an operator with several outputs only the first can be followed."""
+    """Check that only the first output of each operator is used."""
     made = {step.place: step for step in steps}
     for place in used:
         if place not in given and place not in made:
@@ -193,7 +188,7 @@ def _check_known(used: list[Place], steps: list[Step], given: set[Place]) -> Non
 
 
 def unsupported(step: Step, reason: str) -> str:
-    """The text for what can't be trained."""
+    """The error message for an operator that can't be trained."""
     return (
         f"the operator {step.kind} ({step.name!r}, node {step.place.node} of the graph) can't be trained: {reason}; "
         "a network with it can still be used frozen"
@@ -221,7 +216,7 @@ def _converted(node: Any, value: Array) -> Constant:
 
 
 def _use(node: Any, value: Array) -> tuple[bool, str]:
-    """Whether the constant is a weight, and what it goes into."""
+    """Whether the constant is a weight, and the kind of operator that uses it."""
     kinds = [target.get_node().get_type_name() for target in node.output(0).get_target_inputs()]
     for kind in kinds:
         if kind in WEIGHTED or (kind in SCALED and value.size > HANDFUL):

@@ -1,4 +1,4 @@
-"""Convolution, pooling and padding, with OpenVINO's own arithmetic of sizes and borders."""
+"""Convolution, pooling and padding, with OpenVINO's rules for sizes and padding."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ Borders = list[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a kernel moves over a picture, per axis. `borders`: how many are added before and after."""
+    """A kernel's size, strides, dilations and padding along each spatial axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    borders: Borders
-    declared: bool  # whether the graph has any itself: rounding up may need some where it has none
-    same: bool  # whether the borders are those of TensorFlow's "SAME"
+    borders: Borders  # padding before and after
+    declared: (
+        bool  # whether the graph itself declares padding; rounding up may add padding that it doesn't declare
+    )
+    same: bool  # whether the padding equals TensorFlow's "SAME"
 
     @property
     def is_bare(self) -> bool:
@@ -45,7 +47,7 @@ class Window:
 
 
 def window_of(step: Step, value: Value, kernel: Sequence[int]) -> Window:
-    """Borders follow from what size comes out: out = ⌊or⌈(in + before + after − reach) / stride⌉or⌋ + 1."""
+    """The padding follows from the output size: out = ⌊or⌈(in + before + after − reach) / stride⌉or⌋ + 1."""
     attributes = step.attributes
     sizes, results = value.shape[2:], step.shapes[0][2:]
     strides = tuple(attributes["strides"])
@@ -63,14 +65,14 @@ def window_of(step: Step, value: Value, kernel: Sequence[int]) -> Window:
 
 
 def bordered(x: Any, window: Window, fill: float) -> Any:
-    """A tensor (…, spatial axes, channels) with the window's borders."""
+    """The tensor (…, spatial axes, channels) with the window's padding."""
     if window.is_bare:
         return x
     return ops.pad(x, [(0, 0), *window.borders, (0, 0)], constant_values=fill)
 
 
 def convolution(step: Step, values: list[Value]) -> Value:
-    """Kernel (O, I, …), or (groups, O / groups, I / groups, …)."""
+    """Convolution. The kernel is (O, I, …) or (groups, O / groups, I / groups, …)."""
     image, kernel = channels_last(values[0]), values[1]
     if kernel.of_images or not image.of_images:
         raise TopworkError("its kernel is computed from the picture")
@@ -82,7 +84,8 @@ def convolution(step: Step, values: list[Value]) -> Value:
     if not window.same:
         x = bordered(x, window, 0.0)
     spatial = range(2, 2 + len(window.kernel))
-    skipped = max(window.strides) > 1 and max(window.dilations) > 1  # TensorFlow has no such: skip afterwards
+    # TensorFlow has no dilated convolution with strides, so compute all positions and drop some afterwards.
+    skipped = max(window.strides) > 1 and max(window.dilations) > 1
     if skipped and window.same:
         x, padding = bordered(tensor(image), window, 0.0), "valid"
     options = {
@@ -104,7 +107,7 @@ def convolution(step: Step, values: list[Value]) -> Value:
 
 
 def pointwise(step: Step, values: list[Value]) -> Value:
-    """A convolution by a kernel of one pixel is a matrix product, whose gradients TensorFlow computes faster."""
+    """A 1x1 convolution as a matrix product, whose gradients TensorFlow computes faster."""
     x = tensor(channels_last(values[0]))
     weights = tensor(values[1], like=x)
     outputs, inputs = values[1].shape[:2]
@@ -127,15 +130,15 @@ def max_pool(step: Step, values: list[Value]) -> Value:
 
 
 def average_pool(step: Step, values: list[Value]) -> Value:
-    """The sum over a window divided by how many it counts: the real pixels, or those of the borders too."""
+    """The mean over a window, counting only real pixels or also the padding."""
     image = channels_last(values[0])
     window = window_of(step, image, step.attributes["kernel"])
     if max(window.dilations) > 1:
         raise TopworkError("its window is dilated")
     x = bordered(tensor(image), window, 0.0)
     x = ops.average_pool(x, window.kernel, window.strides, "valid", "channels_last")
-    # Where the graph has no borders, what a rounded-up last window reaches beyond the picture is never counted, and
-    # else always: so OpenVINO's processor plugin has it, whatever the rounding.
+    # A rounded-up last window may extend beyond the picture. Like OpenVINO's CPU plugin, don't count that part if
+    # the graph declares no padding; otherwise count it.
     exact = step.attributes["exclude-pad"] or not window.declared
     if exact and not window.is_bare:
         x = ops.multiply(x, ops.convert_to_tensor(_shares(image, window, step), dtype=x.dtype))
@@ -143,7 +146,7 @@ def average_pool(step: Step, values: list[Value]) -> Value:
 
 
 def _shares(image: Value, window: Window, step: Step) -> Array:
-    """The window's whole area over its part within the picture, at each place: (1, …, 1)."""
+    """The window's area divided by its area inside the picture, at each position: (1, …, 1)."""
     whole = np.ones((), np.float64)
     sizes, results = image.shape[2:], step.shapes[0][2:]
     for i, kernel in enumerate(window.kernel):
@@ -155,7 +158,7 @@ def _shares(image: Value, window: Window, step: Step) -> Array:
 
 
 def pad(step: Step, values: list[Value]) -> Value:
-    """A negative border cuts off. Constant, or by repeating pixels: edge, reflect, symmetric."""
+    """Pad with a constant or with repeated pixels (edge, reflect, symmetric); negative padding crops."""
     value = values[0]
     before, after = (numbers(v).tolist() for v in values[1:3])
     mode = step.attributes["pad_mode"]

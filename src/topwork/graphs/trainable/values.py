@@ -1,12 +1,12 @@
-"""What flows between the operators of a layer: a tensor of many images that stands for one of the graph's.
+"""The values that flow between a layer's operators: tensors for N images, each standing for one of the graph's.
 
-The graph computes one image: its tensors have a shape (a, b, …). A `Value` holds N of them with its first axis
-N·a long, images outermost; so an axis that the graph adds to or takes from its first one (a batch of views, a
-row of patches) never mixes images. What depends on no image, a constant, has no N.
+The graph computes one image, with tensors of shape (a, b, …). A `Value` holds N of them, with a first axis of length
+N·a and images outermost. So if the graph splits or merges its first axis (a batch of views, a row of patches), images
+are never mixed. A constant does not depend on an image and has no N.
 
-Graphs put channels first; convolution wants them last (on a processor, TensorFlow's has no other way). So a
-value may be kept channels-last, its shape still told as the graph's. Whoever can work on both keeps it so, and
-no tensor is turned around between two convolutions.
+Graphs are channels-first, but convolution needs channels last (TensorFlow's on a CPU supports nothing else). So a
+value may be stored channels-last, while its shape is still given as the graph's. Operators that work with both keep
+the layout, and no tensor is transposed between two convolutions.
 """
 
 from __future__ import annotations
@@ -27,26 +27,22 @@ ops = keras.ops
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """`tensor`: a tensor, a variable, or an array (a constant that is not trained).
+    """A tensor of N images, or a constant."""
 
-    `shape`: the graph's, for one image, channels first. `of_images`: whether there are N of them. `last`: whether
-    the tensor's axes are in the order (0, 2, …, 1) instead.
-    """
-
-    tensor: Any
-    shape: Shape
-    of_images: bool
-    last: bool = False
+    tensor: Any  # a tensor, a variable, or an array (a constant that is not trained)
+    shape: Shape  # in the graph, for one image, channels first
+    of_images: bool  # whether there are N of them
+    last: bool = False  # whether the tensor is channels-last, with axes (0, 2, …, 1)
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Which of the graph's axes stands at each of the tensor's."""
+        """The graph's axis for each axis of the tensor."""
         rank = len(self.shape)
         return (0, *range(2, rank), 1) if self.last else tuple(range(rank))
 
     @property
     def held(self) -> Shape:
-        """The shape in the tensor's own order, for one image."""
+        """The shape for one image, with the tensor's axis order."""
         return tuple(self.shape[axis] for axis in self.order)
 
 
@@ -65,7 +61,7 @@ def numbers(value: Value) -> Array:
 
 
 def tensor(value: Value, like: Any = None) -> Any:
-    """The value's tensor; an array becomes one, of the type of `like`."""
+    """The value's tensor; an array is converted, to the dtype of `like`."""
     if isinstance(value.tensor, np.ndarray):
         dtype = "float32" if like is None else keras.backend.standardize_dtype(like.dtype)
         return ops.convert_to_tensor(value.tensor, dtype=dtype)
@@ -73,12 +69,12 @@ def tensor(value: Value, like: Any = None) -> Any:
 
 
 def plain(value: Value) -> Value:
-    """The same, its axes in the graph's order."""
+    """The same value with axes in the graph's order."""
     return _ordered(value, last=False) if value.last else value
 
 
 def channels_last(value: Value) -> Value:
-    """The same, channels last."""
+    """The same value, channels last."""
     return value if value.last else _ordered(value, last=True)
 
 
@@ -87,18 +83,18 @@ def _ordered(value: Value, *, last: bool) -> Value:
     perm = tuple(value.order.index(axis) for axis in turned.order)
     if isinstance(value.tensor, np.ndarray):
         return replace(turned, tensor=value.tensor.transpose(perm))
-    if value.shape[1] == 1 or prod(value.shape[2:]) == 1:  # nothing changes place
+    if value.shape[1] == 1 or prod(value.shape[2:]) == 1:  # no element moves
         return replace(turned, tensor=reshaped(tensor(value), turned.held, value.of_images))
     return replace(turned, tensor=ops.transpose(tensor(value), perm))
 
 
 def reshaped(x: Any, shape: Shape, of_images: bool) -> Any:
-    """A tensor in another shape, given as the graph's, for one image. Also merges a separate axis of images."""
+    """Reshape to `shape`, given for one image. A separate axis of images is merged into the first axis."""
     return ops.reshape(x, (-1, *shape[1:]) if of_images else shape)
 
 
 def with_shape(value: Value, shape: Shape) -> Value:
-    """The same numbers in the same order in the graph's shape `shape`."""
+    """The same elements in the same order, with the graph's shape `shape`."""
     value = plain(value)
     if value.shape == shape:
         return value
@@ -106,7 +102,7 @@ def with_shape(value: Value, shape: Shape) -> Value:
 
 
 def apart(value: Value, count: Any = None) -> Any:
-    """The tensor with the images on an axis of their own: (N, a, …); with `count`, a constant too, repeated."""
+    """The tensor with a separate axis of images: (N, a, …). With `count`, constants are repeated as well."""
     x = tensor(value)
     if value.of_images:
         return ops.reshape(x, (-1, *value.held))
@@ -115,22 +111,22 @@ def apart(value: Value, count: Any = None) -> Any:
 
 
 def count_images(value: Value) -> Any:
-    """N, known or not."""
+    """N, static or symbolic."""
     return ops.shape(tensor(value))[0] // value.shape[0]
 
 
 def same_layout(values: Sequence[Value]) -> list[Value]:
-    """All channels-last if one that depends on the images is; else all in the graph's order. Ranks are equal."""
+    """All channels-last if a value of images is; else all in the graph's order. Ranks must be equal."""
     last = any(value.last for value in values if value.of_images)
     return [channels_last(value) if last else plain(value) for value in values]
 
 
 def axes_held(value: Value, axes: Sequence[int]) -> list[int]:
-    """The graph's `axes`, negative ones too, as the tensor's."""
+    """The tensor's axes for the graph's `axes`, which may be negative."""
     rank = len(value.shape)
     return [value.order.index(axis % rank) for axis in axes]
 
 
 def product(x: Any, y: Any) -> Any:
-    """Of matrices, or of two batches of them. Keras' own takes float64 through float32 on PyTorch."""
+    """Matrix product, also of two batches. `keras.ops.matmul` computes float64 via float32 on PyTorch."""
     return x @ y
