@@ -29,7 +29,7 @@ from topwork.features.extract import Features, extract, open_store
 from topwork.jobs.advise import advise, measure_speed
 from topwork.jobs.train import train
 from topwork.recipe import FinetuneRecipe, Recipe, SplitRecipe
-from topwork.tuning.advice.advice import Advice, predict
+from topwork.tuning.advice.advice import Advice, advice_from
 from topwork.tuning.advice.evidence import STEPS, Evidence, Probe, evidence
 from topwork.tuning.advice.forecast import Costs, Rule, choose, forecast, is_unlike, predicted_share, signals
 from topwork.tuning.advice.geometry import class_separation, neighbour_share
@@ -272,20 +272,21 @@ def test_the_classic_rule_is_the_prior() -> None:
         few, many = (dataclasses.replace(one, images=n) for n in (50, 50_000))
         assert 0 == predicted_share(few, Rule()) <= predicted_share(one, Rule()) < 0.5
         assert predicted_share(many, Rule()) > 0.15
-        assert predict(few, 100.0, rule=Rule()).mode == "head"
-        assert predict(many, 100.0, rule=Rule()).mode != "head"
+        assert advice_from(few, 100.0, rule=Rule()).mode == "head"
+        assert advice_from(many, 100.0, rule=Rule()).mode != "head"
 
 
 def test_the_less_time_the_less_is_gained() -> None:
     one = seen(images=20_000)
     gains = [
-        predict(one, 100.0, tuning=FinetuneRecipe(minutes=m)).forecast("tail").gain for m in (0.5, 1, 4, 15)
+        advice_from(one, 100.0, tuning=FinetuneRecipe(minutes=m)).forecast("tail").gain
+        for m in (0.5, 1, 4, 15)
     ]
     assert gains[0] == gains[1] < gains[2] < gains[3]
 
 
 def test_nothing_to_gain_keeps_the_network() -> None:
-    perfect = predict(seen(last=1.0, stages=1.0), 100.0)
+    perfect = advice_from(seen(last=1.0, stages=1.0), 100.0)
     assert perfect.mode == "head"
     assert perfect.forecast("tail").interval.high == 0
 
@@ -306,7 +307,7 @@ def test_all_is_tuned_only_where_it_gains_more() -> None:
     for deep, wanted in ((1.0, "tail"), (3.0, "full")):
         rule = Rule(base=0.3, size=0.0, unlike=0.0, tangled=0.0, steep=0.0, deep=deep)
         assert choose(forecast(one, 100.0, FinetuneRecipe(), rule=rule), rule) == wanted
-        assert predict(one, 100.0, rule=rule).mode == wanted
+        assert advice_from(one, 100.0, rule=rule).mode == wanted
 
 
 # The whole
@@ -358,17 +359,15 @@ def test_three_sentences(advice: Advice) -> None:
 
 def test_what_to_do_names_the_command_and_the_limit() -> None:
     rule = Rule(base=0.5, size=0, unlike=0, tangled=0, steep=0, deep=1.0)
-    told = predict(seen(images=10_000), 1.0, rule=rule)
-    assert (
-        "(topwork train --finetune tail), which its limit of 15 minutes will cut short;" in told.sentences[2]
-    )
+    told = advice_from(seen(images=10_000), 1.0, rule=rule)
+    assert "(topwork train --finetune tail), which will stop at its limit of 15 minutes;" in told.sentences[2]
     assert "the classic rule for many and similar pictures tunes." in told.sentences[2]
-    kept = predict(seen(images=10_000), 1.0, rule=dataclasses.replace(rule, base=0.0))
+    kept = advice_from(seen(images=10_000), 1.0, rule=dataclasses.replace(rule, base=0.0))
     assert kept.sentences[2] == (
         "Do: keep the frozen network (topwork train), since no tuning is predicted to gain 0.5 points or more, "
         "although the classic rule for many and similar pictures tunes."
     )
-    few = predict(seen(images=1100), 1.0)
+    few = advice_from(seen(images=1100), 1.0)
     assert few.sentences[2] == (
         "Do: keep the frozen network (topwork train), since no tuning is predicted to gain 0.5 points or more; "
         "the classic rule for few and similar pictures keeps the network fixed."
@@ -380,7 +379,7 @@ def test_printed(advice: Advice) -> None:
     for sentence in advice.sentences:
         assert sentence in text
     (chosen,) = (line for line in text.splitlines() if line.startswith("→"))
-    assert {"head": "head alone", "tail": "tune the tail", "full": "tune all"}[advice.mode] in chosen
+    assert {"head": "frozen", "tail": "tune the tail", "full": "tune all"}[advice.mode] in chosen
     assert f"last {100 * advice.evidence.probes[-1].accuracy:.1f}" in text
 
 

@@ -14,8 +14,8 @@ from topwork.graphs import features as graphs
 from topwork.graphs.cuts import Cut, cut_named, find_cuts, split_at
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.choice import APART, TRIED, affordable_cuts, thinned
+from topwork.tuning.data import TuningData
 from topwork.tuning.inputs import Pictures
-from topwork.tuning.lesson import Lesson
 from topwork.tuning.trial import _before, _kept_choice, choose_cut
 
 CUTS = tuple(Cut(f"b{i}", (8, 4, 4), 0, share, i) for i, share in enumerate((0.9, 0.7, 0.5, 0.4, 0.2, 0.1)))
@@ -45,10 +45,10 @@ def test_those_that_are_tried_differ() -> None:
 
 
 @pytest.fixture(scope="module")
-def lesson(shapes: Path) -> Lesson:
+def data(shapes: Path) -> TuningData:
     dataset = load(shapes)
     rows = np.random.default_rng(0).permutation(len(dataset))
-    return Lesson(
+    return TuningData(
         source=Pictures(dataset, 32, "stretch", FinetuneRecipe().augment, 0),
         learn=rows[:40],
         held=rows[40:],
@@ -61,7 +61,7 @@ def lesson(shapes: Path) -> Lesson:
 
 
 def test_a_trial_decides_and_is_remembered(
-    backbone: Backbone, shapes: Path, lesson: Lesson, tmp_path: Path
+    backbone: Backbone, shapes: Path, data: TuningData, tmp_path: Path
 ) -> None:
     pytest.importorskip("keras")
     recipe = Recipe(finetune=FinetuneRecipe(mode="tail", minutes=60, batch=4, rate=1e-3))
@@ -71,7 +71,7 @@ def test_a_trial_decides_and_is_remembered(
         return choose_cut(
             backbone,
             single,
-            lesson,
+            data,
             load(shapes),
             recipe,
             folder=tmp_path,

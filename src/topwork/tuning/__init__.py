@@ -1,1 +1,1 @@
-"""Learning by gradient descent: a graph as a Keras 3 layer. Needs Keras, on TensorFlow, JAX or PyTorch."""
+"""Fine-tuning a network by gradient descent in Keras 3, on TensorFlow, JAX or PyTorch. Read `tune` first."""

@@ -16,9 +16,9 @@ from topwork.progress import Watch
 from topwork.recipe import FinetuneRecipe
 from topwork.storage.tensorboard import scalars
 from topwork.tuning.checkpoint import Epoch, State, load_state, save_state
+from topwork.tuning.data import TuningData
 from topwork.tuning.inputs import Source
 from topwork.tuning.learner import Learner
-from topwork.tuning.lesson import Lesson
 
 Array = np.ndarray[Any, Any]
 PATIENCE = 5  # epochs without a lower validation loss before stopping
@@ -29,7 +29,7 @@ TRIED_STEPS = 2  # timed steps, after one to warm up
 
 def fit(
     learner: Learner,
-    lesson: Lesson,
+    data: TuningData,
     recipe: FinetuneRecipe,
     *,
     epochs: int,
@@ -51,21 +51,21 @@ def fit(
     else:
         learner.restore(state)
         watch.say(f"resuming after {len(state.history)} of {state.epochs} epochs")
-    steps = steps_an_epoch(len(lesson.learn), recipe.batch)
-    with scalars(curves) as log, watch.bar("tuning", state.epochs * len(lesson.learn)) as advance:
-        advance(len(state.history) * len(lesson.learn), _note([], state.history))
+    steps = steps_an_epoch(len(data.learn), recipe.batch)
+    with scalars(curves) as log, watch.bar("tuning", state.epochs * len(data.learn)) as advance:
+        advance(len(state.history) * len(data.learn), _note([], state.history))
         try:
             while len(state.history) < state.epochs and not _stuck(state.history):
                 number, began, losses, right = len(state.history), time.perf_counter(), [], 0.0
                 random = np.random.default_rng([seed, number])
-                with closing(_ahead(lesson, number, random, steps)) as batches:
+                with closing(_ahead(data, number, random, steps)) as batches:
                     for rows, inputs in batches:
-                        weights = lesson.weights[rows].astype(np.float32)
-                        loss = learner.learn(inputs, lesson.one_hot(rows), weights)
+                        weights = data.weights[rows].astype(np.float32)
+                        loss = learner.learn(inputs, data.one_hot(rows), weights)
                         losses.append(loss)
                         log.train(learner.step, loss=loss, rate=learner.rate)
                         advance(len(rows), _note(losses, state.history))
-                held_loss, right = held_out(learner, lesson, learner.average)
+                held_loss, right = held_out(learner, data, learner.average)
                 seconds = time.perf_counter() - began
                 epoch = Epoch(number, float(np.mean(losses)), held_loss, right, seconds)
                 log.validation(learner.step, loss=held_loss, accuracy=right)
@@ -100,15 +100,15 @@ def logits_of(learner: Learner, source: Source, rows: Array) -> Array:
     )
 
 
-def held_out(learner: Learner, lesson: Lesson, weights: Sequence[Array]) -> tuple[float, float]:
+def held_out(learner: Learner, data: TuningData, weights: Sequence[Array]) -> tuple[float, float]:
     """Weighted validation loss and accuracy, with `weights` in place of the learner's own."""
     own = learner.weights()
     learner.set_weights(weights)
     try:
-        logits = logits_of(learner, lesson.source, lesson.held)
+        logits = logits_of(learner, data.source, data.held)
     finally:
         learner.set_weights(own)
-    return score(logits, lesson.targets[lesson.held], lesson.weights[lesson.held])
+    return score(logits, data.targets[data.held], data.weights[data.held])
 
 
 def score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
@@ -124,17 +124,17 @@ def log_losses(logits: Array, targets: Array) -> Array:
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets])
 
 
-def step_seconds(learner: Learner, lesson: Lesson, recipe: FinetuneRecipe) -> float:
+def step_seconds(learner: Learner, data: TuningData, recipe: FinetuneRecipe) -> float:
     """Measured time of a step. The learner's state is restored afterwards."""
     before = learner.weights(), learner.optimizer_values(), [a.copy() for a in learner.average]
     random = np.random.default_rng(0)
-    rows = np.resize(lesson.learn, recipe.batch)
+    rows = np.resize(data.learn, recipe.batch)
     began = 0.0
     for number in range(1 + TRIED_STEPS):
         if number == 1:
             began = time.perf_counter()
-        inputs = lesson.source.changed(rows, 0, random)
-        learner.learn(inputs, lesson.one_hot(rows), np.ones(len(rows), np.float32))
+        inputs = data.source.changed(rows, 0, random)
+        learner.learn(inputs, data.one_hot(rows), np.ones(len(rows), np.float32))
     seconds = (time.perf_counter() - began) / TRIED_STEPS
     learner.restore(State(0, 0, before[0], before[2], before[1], (), ()))
     return seconds
@@ -146,7 +146,7 @@ def steps_an_epoch(images: int, batch: int) -> int:
 
 
 def _ahead(
-    lesson: Lesson, epoch: int, random: np.random.Generator, steps: int
+    data: TuningData, epoch: int, random: np.random.Generator, steps: int
 ) -> Generator[tuple[Array, Array], None, None]:
     """The batches of an epoch, each prepared while the previous one is trained on.
 
@@ -154,9 +154,9 @@ def _ahead(
     """
 
     def ready(rows: Array) -> tuple[Array, Array]:
-        return rows, lesson.source.changed(rows, epoch, random)
+        return rows, data.source.changed(rows, epoch, random)
 
-    return stream(ready, _batches(random.permutation(lesson.learn), steps), workers=1)
+    return stream(ready, _batches(random.permutation(data.learn), steps), workers=1)
 
 
 def _note(losses: Sequence[float], history: Sequence[Epoch]) -> str:

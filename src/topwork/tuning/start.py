@@ -23,8 +23,8 @@ from topwork.heads.linear import fit_linear, fold_affine, moments
 from topwork.parallel import core_count, stream
 from topwork.progress import Silent
 from topwork.recipe import Recipe
+from topwork.tuning.data import TuningData
 from topwork.tuning.learner import Start
-from topwork.tuning.lesson import Lesson
 from topwork.tuning.loop import log_losses, score
 
 if TYPE_CHECKING:
@@ -34,23 +34,23 @@ Array = np.ndarray[Any, Any]
 BOTH = 5000  # most images for which the head sees each both unchanged and augmented
 
 
-def solve_start(graph: ov.Model, lesson: Lesson, *, seed: int) -> Start:
+def solve_start(graph: ov.Model, data: TuningData, *, seed: int) -> Start:
     """Solve a linear head on the features of augmented pictures, as the network will see them.
 
     A head fitted on unchanged pictures only would be far off when training starts on rotated ones.
     """
     random = np.random.default_rng([seed, 0x5747])
-    changed = _features(graph, lesson, random)
+    changed = _features(graph, data, random)
     parts = [changed]
-    if len(lesson.learn) <= BOTH:
-        parts = [_features(graph, lesson, None), changed]
+    if len(data.learn) <= BOTH:
+        parts = [_features(graph, data, None), changed]
     x = np.concatenate(parts)
     count = len(parts)
-    targets = np.tile(lesson.targets[lesson.learn], count)
-    weights = np.tile(lesson.weights[lesson.learn], count).astype(np.float64)
-    folds = np.tile(np.unique(lesson.folds[lesson.learn], return_inverse=True)[1], count)
+    targets = np.tile(data.targets[data.learn], count)
+    weights = np.tile(data.weights[data.learn], count).astype(np.float64)
+    folds = np.tile(np.unique(data.folds[data.learn], return_inverse=True)[1], count)
     mean, deviation = moments(x, weights)
-    fit = fit_linear(x, targets, class_count=lesson.class_count, weights=weights, folds=folds)
+    fit = fit_linear(x, targets, class_count=data.class_count, weights=weights, folds=folds)
     layer = fit.head.layers[0]
     known = np.isfinite(deviation)
     scale = np.where(known, deviation, 1.0).astype(np.float32)
@@ -154,7 +154,7 @@ def head_layer(start: Start, kernel: Array, bias: Array) -> Layer:
     return fold_affine(kernel, bias, start.mean, start.deviation)
 
 
-def _features(graph: ov.Model, lesson: Lesson, random: np.random.Generator | None) -> Array:
+def _features(graph: ov.Model, data: TuningData, random: np.random.Generator | None) -> Array:
     """Features of the training images by the engine, float32 (N, D)."""
     threads = core_count()
     compiled = compile_model(graph, "f32", threads=threads)
@@ -168,9 +168,9 @@ def _features(graph: ov.Model, lesson: Lesson, random: np.random.Generator | Non
         return np.array(request.infer([batch.astype(kind)])[0][0], np.float32)
 
     def each() -> Iterator[Array]:
-        for row in lesson.learn:
+        for row in data.learn:
             one = np.array([row])
-            yield lesson.source.plain(one) if random is None else lesson.source.changed(one, 0, random)
+            yield data.source.plain(one) if random is None else data.source.changed(one, 0, random)
 
     with closing(stream(run, each(), workers=threads)) as results:
         return np.stack(list(results))

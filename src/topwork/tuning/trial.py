@@ -16,9 +16,9 @@ from topwork.backbones.backbone import Backbone
 from topwork.graphs.cuts import Cut, cut_named, depths, find_cuts, split_at
 from topwork.tuning.activations import store_activations
 from topwork.tuning.choice import affordable_cuts, forward_seconds, thinned, trial_seconds
+from topwork.tuning.data import TuningData
 from topwork.tuning.inputs import Stored
 from topwork.tuning.learner import Learner, graph_body
-from topwork.tuning.lesson import Lesson
 from topwork.tuning.loop import logits_of
 from topwork.tuning.start import HeldScore, solve_start
 
@@ -59,7 +59,7 @@ class Chosen:
 def choose_cut(
     backbone: Backbone,
     single: ov.Model,
-    lesson: Lesson,
+    data: TuningData,
     both: Dataset,
     recipe: Recipe,
     *,
@@ -92,7 +92,7 @@ def choose_cut(
             allowed,
             single,
             facts,
-            lesson,
+            data,
             both,
             settings,
             folder=folder / TRIAL,
@@ -122,7 +122,7 @@ def try_cuts(
     cuts: Sequence[Cut],
     graph: ov.Model,
     facts: BackboneFacts,
-    lesson: Lesson,
+    data: TuningData,
     dataset: Dataset,
     recipe: FinetuneRecipe,
     *,
@@ -139,7 +139,7 @@ def try_cuts(
         cuts: largest tail first.
         graph: image to features, one view.
         facts: the network's.
-        lesson: the training and validation rows of `dataset`; its source is not used.
+        data: the training and validation rows of `dataset`; its source is not used.
         dataset: all images.
         recipe: the settings of the tuning.
         folder: for temporary activations.
@@ -150,8 +150,7 @@ def try_cuts(
 
     random = np.random.default_rng([seed, 0x7415])
     learn, held = (
-        np.sort(random.permutation(rows)[:most])
-        for rows, most in ((lesson.learn, IMAGES), (lesson.held, HELD))
+        np.sort(random.permutation(rows)[:most]) for rows, most in ((data.learn, IMAGES), (data.held, HELD))
     )
     rows = np.concatenate([learn, held])
     prefix, tail = split_at(graph, cuts[0], last=True)
@@ -171,13 +170,13 @@ def try_cuts(
                 progress=progress,
             )
         some = dataclasses.replace(
-            lesson,
+            data,
             source=Stored(stored),
             learn=np.arange(len(learn)),
             held=np.arange(len(learn), len(rows)),
-            targets=lesson.targets[rows],
-            weights=lesson.weights[rows],
-            folds=lesson.folds[rows],
+            targets=data.targets[rows],
+            weights=data.weights[rows],
+            folds=data.folds[rows],
         )
         start = solve_start(tail, some, seed=seed)
         steps = [round(STEPS * min(MOST, cuts[0].tail_share / cut.tail_share)) for cut in cuts]

@@ -31,9 +31,9 @@ from topwork.tuning.activations import store_activations
 from topwork.tuning.blend import assembled, best_blend, can_blend, head_alone
 from topwork.tuning.checkpoint import CHECKPOINT, Epoch, State, load_state
 from topwork.tuning.choice import affordable_epochs
+from topwork.tuning.data import TuningData, digest_of, held_apart, tuning_data
 from topwork.tuning.inputs import Pictures, Stored
 from topwork.tuning.learner import Body, Learner, Start, graph_body
-from topwork.tuning.lesson import Lesson, digest_of, held_apart, lesson_of
 from topwork.tuning.loop import fit, logits_of, step_seconds, steps_an_epoch
 from topwork.tuning.native import native_backbone, native_body
 from topwork.tuning.start import HeldScore, LossReduction, frozen_logits, head_layer, solve_start
@@ -93,9 +93,9 @@ def tune(
     learn, held = held_apart(splits, recipe)
     both = learn.concatenate(held)
     pictures = Pictures(both, facts.size_px, facts.fit, settings.augment, seed)
-    lesson = lesson_of(pictures, learn, held, features=features, frozen=frozen, recipe=recipe)
+    data = tuning_data(pictures, learn, held, features=features, frozen=frozen, recipe=recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    held_targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
+    held_targets, weights = data.targets[data.held], data.weights[data.held]
     as_frozen = frozen_logits(
         features,
         learn,
@@ -113,11 +113,11 @@ def tune(
         chosen = choose_cut(
             frozen.backbone,
             single,
-            lesson,
+            data,
             both,
             recipe,
             folder=folder,
-            digest=digest_of(single, lesson, recipe),
+            digest=digest_of(single, data, recipe),
             watch=watch,
         )
         assert chosen.cut is not None
@@ -126,12 +126,12 @@ def tune(
             f"those before run once, for {settings.views} views of {len(both)} images"
         )
         prefix, tail = split_at(single, chosen.cut, last=True)
-        lesson = dataclasses.replace(lesson, source=_store(both, prefix, facts, recipe, folder, watch))
+        data = dataclasses.replace(data, source=_store(both, prefix, facts, recipe, folder, watch))
     watch.say("solving the initial head")
-    start = solve_start(tail, lesson, seed=seed)
+    start = solve_start(tail, data, seed=seed)
     body = native_body(facts) if settings.native else graph_body(tail, settings, depth=depths(single))
-    learner, state, first = _learn(body, start, lesson, recipe, tail, folder, began, watch)
-    mix, logits = _mix(learner, lesson, first, state)
+    learner, state, first = _learn(body, start, data, recipe, tail, folder, began, watch)
+    mix, logits = _mix(learner, data, first, state)
     blend = best_blend(
         None if settings.native or not can_blend(frozen.head) else as_frozen, logits, held_targets, weights
     )
@@ -190,7 +190,7 @@ def _store(
 def _learn(
     body: Body,
     start: Start,
-    lesson: Lesson,
+    data: TuningData,
     recipe: Recipe,
     tail: ov.Model,
     folder: Path,
@@ -201,13 +201,13 @@ def _learn(
 
     settings, seed = recipe.finetune, recipe.split.seed
     keras.utils.set_random_seed(seed)
-    digest = digest_of(tail, lesson, recipe)
-    a_epoch = steps_an_epoch(len(lesson.learn), settings.batch)
+    digest = digest_of(tail, data, recipe)
+    a_epoch = steps_an_epoch(len(data.learn), settings.batch)
     learner = Learner(body, start=start, recipe=settings, steps=settings.epochs * a_epoch)
     first = learner.weights()
     epochs = _planned(folder / CHECKPOINT, digest)
     if epochs is None:
-        epoch_s = a_epoch * step_seconds(learner, lesson, settings)
+        epoch_s = a_epoch * step_seconds(learner, data, settings)
         spent_s = time.perf_counter() - began
         epochs = affordable_epochs(settings, epoch_s=epoch_s, spent_s=spent_s)
         if epochs < settings.epochs:
@@ -218,7 +218,7 @@ def _learn(
     learner.steps = epochs * a_epoch
     state = fit(
         learner,
-        lesson,
+        data,
         settings,
         epochs=epochs,
         seed=seed,
@@ -241,17 +241,17 @@ def _planned(checkpoint: Path, digest: str) -> int | None:
     return state.epochs if state else None
 
 
-def _mix(learner: Learner, lesson: Lesson, first: list[Array], state: State) -> tuple[float, Array]:
+def _mix(learner: Learner, data: TuningData, first: list[Array], state: State) -> tuple[float, Array]:
     """Set the learner to the best mix of initial and tuned weights; return its share and its validation logits.
 
     Each mix is judged by its validation log-loss at its own best temperature, so that underconfidence caused by
     label smoothing doesn't count against it.
     """
-    targets, weights = lesson.targets[lesson.held], lesson.weights[lesson.held]
+    targets, weights = data.targets[data.held], data.weights[data.held]
 
     def tried(share: float) -> tuple[float, float, float, Array]:
         learner.set_weights([(1 - share) * a + share * b for a, b in zip(first, state.best, strict=True)])
-        logits = logits_of(learner, lesson.source, lesson.held)
+        logits = logits_of(learner, data.source, data.held)
         held = HeldScore.of(logits, targets, weights)
         return held.loss, -held.accuracy, share, logits
 

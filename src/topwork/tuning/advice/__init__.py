@@ -1,1 +1,1 @@
-"""Whether fine-tuning would pay: evidence, forecast, advice. Read `advice` first."""
+"""Predict whether fine-tuning would pay off: evidence, forecast, advice. Read `advice` first."""

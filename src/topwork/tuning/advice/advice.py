@@ -26,7 +26,7 @@ from topwork.tuning.advice.forecast import (
 class Advice:
     """The advised mode, the forecast for each mode, and the reasons."""
 
-    data: str  # name of the data set
+    data: str  # name of the dataset
     backbone: str
     mode: Mode
     forecasts: tuple[Forecast, ...]  # in the order of `MODES`
@@ -39,7 +39,7 @@ class Advice:
         return self.forecasts[MODES.index(mode)]
 
 
-def predict(
+def advice_from(
     seen: Evidence,
     images_a_second: float,
     *,
@@ -70,6 +70,9 @@ def predict(
     return Advice(data, backbone, mode, forecasts, sentences, seen, images_a_second)
 
 
+predict = advice_from  # its previous name, used by callers outside this folder
+
+
 def _seen(seen: Evidence) -> str:
     best = "all stages" if seen.stages > seen.last else "the last layer"
     probed = f" ({seen.probed:,} of them used)" if seen.probed < seen.images else ""
@@ -77,8 +80,8 @@ def _seen(seen: Evidence) -> str:
         f"Seen: {seen.images:,} training images{probed} of {seen.classes} classes, {seen.smallest_class:,} in the "
         f"smallest; a frozen head is right on {100 * seen.last:.1f} % of held-out images with the last layer and "
         f"on {100 * seen.stages:.1f} % with all stages, and {100 * seen.neighbours:.0f} % of images have a nearest "
-        f"neighbour of their class, so the pictures are {'unlike' if is_unlike(seen) else 'like'} what the "
-        f"network learned from and {100 * seen.headroom:.1f} points are left to gain over {best}."
+        f"neighbour of their class, so the pictures are {'unlike' if is_unlike(seen) else 'like'} the network's "
+        f"pretraining data, and {100 * seen.headroom:.1f} points are left to gain over {best}."
     )
 
 
@@ -86,8 +89,9 @@ def _predicted(seen: Evidence, forecasts: Sequence[Forecast]) -> str:
     head, tail, full = forecasts
     return (
         f"Predicted: tuning the tail changes the accuracy by {_points(tail)} in {_time(tail.minutes)} on this "
-        f"machine, tuning all of it by {_points(full)} in {_time(full.minutes)}, beside {_time(head.minutes)} for "
-        f"the head alone; twice the images would give the head {100 * seen.curve.doubled:+.1f}."
+        f"machine, and tuning the whole network by {_points(full)} in {_time(full.minutes)}; training only the head "
+        f"takes {_time(head.minutes)}, and twice the images would change its accuracy by "
+        f"{100 * seen.curve.doubled:+.1f}."
     )
 
 
@@ -108,12 +112,12 @@ def _to_do(
             f"Do: keep the frozen network (topwork train), since no tuning is predicted to gain "
             f"{100 * rule.worth:g} points or more{';' if few else ', although'} {case}."
         )
-    what = "the tail" if mode == "tail" else "all of the network"
+    what = "the tail" if mode == "tail" else "the whole network"
     bound = forecasts[MODES.index(mode)].minutes - forecasts[0].minutes >= tuning.minutes
-    over = f", which its limit of {tuning.minutes:g} minutes will cut short" if bound else ""
+    over = f", which will stop at its limit of {tuning.minutes:g} minutes" if bound else ""
     return (
-        f"Do: tune {what} (topwork train --finetune {mode}){over}; it is kept only where it wins on held-out "
-        f"images; {case}."
+        f"Do: tune {what} (topwork train --finetune {mode}){over}; the result is kept only if it is better on "
+        f"held-out images; {case}."
     )
 
 

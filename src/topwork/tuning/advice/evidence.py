@@ -1,4 +1,4 @@
-"""Measurements of a frozen network's features on a data set, on which the advice is based.
+"""Measurements of a frozen network's features on a dataset, on which the advice is based.
 
 Everything is measured by cross-validation on training images; the test part is not used.
 """
@@ -115,22 +115,22 @@ def _measure(features: Features, learnt: Dataset, recipe: Recipe, step: Advance)
     targets = learnt.targets()
     random = np.random.default_rng(recipe.split.seed)
     seen = learnt if len(learnt) <= LIMIT else learnt.select(_nested(targets, random)[:LIMIT])
-    looked = _Looked(features, seen, recipe)
+    validator = _CrossValidator(features, seen, recipe)
     step(1)
-    last_fit = looked.fit((LAST,))
+    last_fit = validator.fit((LAST,))
     step(1)
     names = tuple(block.name for block in features.facts.blocks)
     every = tuple(n for n in names if n != LAST) if LAST_ROOTED in names else names
-    stages_fit = looked.fit(every) if every != (LAST,) else last_fit
+    stages_fit = validator.fit(every) if every != (LAST,) else last_fit
     step(1)
     last, stages = _accuracy(last_fit), _accuracy(stages_fit)
-    few = _Looked(features, seen.select(_nested(looked.targets, random)[:PROBE_LIMIT]), recipe)
+    few = _CrossValidator(features, seen.select(_nested(validator.targets, random)[:PROBE_LIMIT]), recipe)
     probes = []
     for name, depth in _places(names):
         probes.append(Probe(name, depth, _accuracy(few.fit((name,)))))
         step(1)
     step(PLACES + 1 - len(probes))
-    x = looked.matrix((LAST,))
+    x = validator.matrix((LAST,))
     counts = np.bincount(targets)
     return Evidence(
         images=len(learnt),
@@ -142,13 +142,13 @@ def _measure(features: Features, learnt: Dataset, recipe: Recipe, step: Advance)
         stages=stages,
         interval=wilson(max(last, stages) * len(seen), len(seen)),
         probes=tuple(probes),
-        separation=class_separation(x, looked.targets),
-        neighbours=neighbour_share(x, looked.targets, looked.groups),
-        curve=looked.curve((LAST,) if last > stages else every, random),
+        separation=class_separation(x, validator.targets),
+        neighbours=neighbour_share(x, validator.targets, validator.groups),
+        curve=validator.curve((LAST,) if last > stages else every, random),
     )
 
 
-class _Looked:
+class _CrossValidator:
     """Some images with their folds; fits heads on blocks of their features."""
 
     def __init__(self, features: Features, dataset: Dataset, recipe: Recipe) -> None:
@@ -246,7 +246,7 @@ def _groups(dataset: Dataset) -> Array:
 
 
 def _nested(targets: Array, random: np.random.Generator) -> Array:
-    """An order of all rows: one of each class first, then such that every prefix has the classes' proportions."""
+    """An order of all rows: one of each class first; after that, every prefix has the classes' proportions."""
     order = random.permutation(len(targets))
     place = np.empty(len(targets))
     for k in np.unique(targets):

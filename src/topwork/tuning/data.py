@@ -31,7 +31,7 @@ FOLDS = 5  # of the training images, for solving the initial head
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
+class TuningData:
     """The training and validation rows of a source, with their targets and weights."""
 
     source: Source
@@ -47,10 +47,10 @@ class Lesson:
         return np.eye(self.class_count, dtype=np.float32)[self.targets[rows]]
 
 
-def lesson_of(
+def tuning_data(
     source: Source, learn: Dataset, held: Dataset, *, features: Features, frozen: Classifier, recipe: Recipe
-) -> Lesson:
-    """The lesson for two data sets, whose concatenated images are the rows of `source`.
+) -> TuningData:
+    """The `TuningData` of two datasets, whose concatenated images are the rows of `source`.
 
     Raises:
         InputError: the classifier doesn't have an image's class.
@@ -62,7 +62,7 @@ def lesson_of(
     fold = np.zeros(len(both), np.int64)
     if units > 1:
         fold[:count] = folds(learn, min(FOLDS, units), seed=recipe.split.seed)
-    return Lesson(
+    return TuningData(
         source=source,
         learn=rows[:count],
         held=rows[count:],
@@ -92,15 +92,15 @@ def held_apart(splits: Splits, recipe: Recipe) -> tuple[Dataset, Dataset]:
     return parts.train, parts.test
 
 
-def digest_of(graph: ov.Model, lesson: Lesson, recipe: Recipe) -> str:
+def digest_of(graph: ov.Model, data: TuningData, recipe: Recipe) -> str:
     """SHA-256 (hex) of everything the outcome depends on: graph, images, labels, weights, settings."""
     total = hashlib.sha256(graphs.digest(graph).encode())
     settings = dataclasses.asdict(
         Recipe.from_toml(recipe.to_toml())
     )  # through TOML, so that 100 minutes equal 100.0
     total.update(json.dumps(settings, sort_keys=True).encode())
-    total.update(lesson.images.encode())
-    for array in (lesson.learn, lesson.held, lesson.targets, lesson.weights, lesson.folds):
+    total.update(data.images.encode())
+    for array in (data.learn, data.held, data.targets, data.weights, data.folds):
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 

@@ -17,8 +17,8 @@ from topwork.data.split import Splits
 from topwork.features.extract import Features, extract, open_store
 from topwork.heads.head import Head, Layer
 from topwork.recipe import FinetuneRecipe, Recipe
+from topwork.tuning.data import FOLDS, TuningData, digest_of, held_apart, tuning_data
 from topwork.tuning.inputs import Pictures
-from topwork.tuning.lesson import FOLDS, Lesson, digest_of, held_apart, lesson_of
 from topwork.tuning.start import LossReduction, temperature_of
 
 LABELS = ("circle", "square", "stripes")
@@ -36,46 +36,48 @@ def features(shapes: Path, backbone: Backbone) -> Features:
 
 
 @pytest.fixture(scope="module")
-def lesson(features: Features, backbone: Backbone) -> Lesson:
+def data(features: Features, backbone: Backbone) -> TuningData:
     return made(features, backbone, Recipe())
 
 
-def made(features: Features, backbone: Backbone, recipe: Recipe) -> Lesson:
+def made(features: Features, backbone: Backbone, recipe: Recipe) -> TuningData:
     none = features.dataset.select([])
     learn, held = held_apart(Splits(features.dataset, none, none), recipe)
     source = Pictures(learn.concatenate(held), 32, "stretch", FinetuneRecipe().augment, 0)
     layer = Layer(np.zeros((4, 3), np.float32), np.zeros(3, np.float32))
     frozen = Classifier(LABELS, backbone, ("last",), Head("linear", (layer,), 1.0))
-    return lesson_of(source, learn, held, features=features, frozen=frozen, recipe=recipe)
+    return tuning_data(source, learn, held, features=features, frozen=frozen, recipe=recipe)
 
 
-def test_weights_to_learn_by_are_1_on_average(lesson: Lesson) -> None:
-    weights = lesson.weights[lesson.learn]
+def test_weights_to_learn_by_are_1_on_average(data: TuningData) -> None:
+    weights = data.weights[data.learn]
     assert weights.mean() == pytest.approx(1)
     assert len(set(np.round(weights / weights.min(), 6))) == 4
 
 
-def test_what_belongs_together_is_in_one_fold_and_on_one_side(lesson: Lesson, features: Features) -> None:
-    assert isinstance(lesson.source, Pictures)
-    groups = np.array([e.group for e in lesson.source.dataset])
-    assert not set(groups[lesson.learn]) & set(groups[lesson.held])
-    for group in set(groups[lesson.learn]):
-        assert len(set(lesson.folds[lesson.learn][groups[lesson.learn] == group])) == 1
-    assert len(set(lesson.folds[lesson.learn])) == FOLDS
-    assert len(lesson.learn) + len(lesson.held) == len(features.dataset)
+def test_what_belongs_together_is_in_one_fold_and_on_one_side(data: TuningData, features: Features) -> None:
+    assert isinstance(data.source, Pictures)
+    groups = np.array([e.group for e in data.source.dataset])
+    assert not set(groups[data.learn]) & set(groups[data.held])
+    for group in set(groups[data.learn]):
+        assert len(set(data.folds[data.learn][groups[data.learn] == group])) == 1
+    assert len(set(data.folds[data.learn])) == FOLDS
+    assert len(data.learn) + len(data.held) == len(features.dataset)
 
 
-def test_the_digest_knows_images_and_settings(lesson: Lesson, features: Features, backbone: Backbone) -> None:
+def test_the_digest_knows_images_and_settings(
+    data: TuningData, features: Features, backbone: Backbone
+) -> None:
     whole, half = (Recipe(finetune=FinetuneRecipe(minutes=m)) for m in (100, 100.5))
     as_text = Recipe.from_toml(whole.to_toml())
-    assert digest_of(backbone.graph, lesson, whole) == digest_of(backbone.graph, lesson, as_text)
-    assert digest_of(backbone.graph, lesson, whole) != digest_of(backbone.graph, lesson, half)
+    assert digest_of(backbone.graph, data, whole) == digest_of(backbone.graph, data, as_text)
+    assert digest_of(backbone.graph, data, whole) != digest_of(backbone.graph, data, half)
     swapped = dataclasses.replace(
         features, keys=(features.keys[3], *features.keys[1:3], features.keys[0], *features.keys[4:])
     )
     others = made(swapped, backbone, whole)
-    np.testing.assert_array_equal(others.targets, lesson.targets)
-    assert digest_of(backbone.graph, lesson, whole) != digest_of(backbone.graph, others, whole)
+    np.testing.assert_array_equal(others.targets, data.targets)
+    assert digest_of(backbone.graph, data, whole) != digest_of(backbone.graph, others, whole)
 
 
 def test_one_image_that_differs_is_no_proof() -> None:
