@@ -244,7 +244,7 @@ def test_what_the_hub_does_not_have(hub: Hub, name: str, message: str) -> None:
 def test_what_needs_a_token(hub: Hub) -> None:
     hub.gated = True
     with pytest.raises(
-        InputError, match=r"only to who is signed in and agreed to its terms: .* HF_TOKEN, or run: hf"
+        InputError, match=r"only to users who signed in and agreed to its terms: .* HF_TOKEN, or run: hf"
     ):
         fetch_hf(REPO)
 

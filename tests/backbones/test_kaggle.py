@@ -231,7 +231,7 @@ def test_what_kaggle_does_not_have(kaggle: Kaggle, name: str, message: str) -> N
 def test_what_needs_signing_in(kaggle: Kaggle) -> None:
     kaggle.status = 403
     with pytest.raises(
-        InputError, match=r"only to who is signed in and agreed to its terms: .* KAGGLE_API_TOKEN"
+        InputError, match=r"only to users who signed in and agreed to its terms: .* KAGGLE_API_TOKEN"
     ):
         fetch_kaggle(f"{VARIATION}/1")
 

@@ -1,4 +1,4 @@
-"""From an https address to a verified module in the cache: fetched once, whole, and looked at before it is kept."""
+"""From an https address to a verified module in the cache: fetched once, and checked before it is kept."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def fetch_module(
 ) -> Path:
     """The module at an https address: its folder (a SavedModel) or file (.onnx, .tflite, .keras) in the cache.
 
-    What is kept is held to its record at every use, byte by byte; a damaged entry is fetched again. Of several
-    processes that want the same module one fetches it. Stopped at any moment, nothing half-made is ever used, and
-    the next call goes on where this one was, if the server allows it.
+    Every use compares all bytes with the record; a damaged entry is fetched again. Of several processes that want
+    the same module, one fetches it. If the process is killed, nothing incomplete is ever used, and the next call
+    resumes the download, if the server allows it.
 
     Args:
         root: the cache folder; None for `$TFHUB_CACHE_DIR` or the cache (see `modules.modules_folder`).
-        offline: use what is kept, or fail.
-        progress: told (bytes so far, total or None).
-        say: told a line when another process has to be waited for, or a damaged module is fetched again.
+        offline: use only what is kept.
+        progress: receives (bytes so far, total or None).
+        say: receives a line when another process has to be waited for, or a damaged module is fetched again.
 
     Raises:
         InputError: not https; nothing there; a web page or another thing that is no module; a hostile archive;
@@ -73,9 +73,9 @@ def fetch_module(
 
 
 def request_address(url: str) -> str:
-    """What a server is asked for: TF Hub's protocol, which others follow too, names the archive by a query.
+    """The address to request: by TF Hub's protocol, which others follow too, a query asks for the archive.
 
-    An address that names a file, or has a query of its own, is asked for as it is.
+    An address that names a file, or has a query of its own, is requested as it is.
 
     >>> request_address("https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5")
     'https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5?tf-hub-format=compressed'
@@ -113,7 +113,7 @@ def _kept(entry: Path, url: str) -> Path:
 
 
 def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str], None] | None) -> None:
-    """Fetch, unpack, look, record, and move into place at once. Called under the entry's lock."""
+    """Fetch, unpack, check, record, and move into place at once. The caller holds the entry's lock."""
     part, new, old = leftovers(entry)
     try:
         discard(new)
@@ -125,7 +125,7 @@ def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str],
             if say and read_record(entry).files != info.files:
                 say(f"{url}: the files are others than those that were fetched there before")
         discard(old)
-        discard(part)  # before the entry is there: then nobody looks for what a kill left over
+        discard(part)  # first: once the entry is there, nobody looks for leftovers
         if os.path.lexists(entry):
             entry.rename(old)
         new.rename(entry)
@@ -137,7 +137,7 @@ def _make(entry: Path, url: str, progress: Progress | None, say: Callable[[str],
 
 
 def _fetch_whole(url: str, file: Path, content: Path, progress: Progress | None) -> Fetched:
-    """Fetch to `file` and put what is in it below `content`. What turned out to be no module is not kept."""
+    """Fetch to `file` and put its contents into `content`. A file that is no module is not kept."""
     for last in (False, False, True):
         fetched = fetch(request_address(url), file, shown=url, progress=progress)
         try:
@@ -158,7 +158,7 @@ def _fetch_whole(url: str, file: Path, content: Path, progress: Progress | None)
 
 
 def _place(fetched: Fetched, content: Path, url: str) -> None:
-    """What was fetched, looked at and put below `content`: an archive's files, or the one file."""
+    """Check what was fetched and put it into `content`: an archive's files, or the single file."""
     with fetched.path.open("rb") as file:
         start = file.read(1024)
     name = _file_name(start, url, fetched.url)
@@ -167,7 +167,7 @@ def _place(fetched: Fetched, content: Path, url: str) -> None:
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise InputError(
             f"{url}: expected a module; the server sent a web page ({fetched.size_bytes:,} bytes, from "
-            f"{fetched.url}), as for signing in or proving to be human. Fetch the module with a browser "
+            f"{fetched.url}), perhaps to sign in or to solve a captcha. Download the module with a browser "
             "and give its path; for Kaggle, use a kaggle: handle"
         )
     if packing and not (suffix == ".keras" and packing == "zip"):
@@ -186,7 +186,7 @@ def _place(fetched: Fetched, content: Path, url: str) -> None:
 
 
 def _file_name(start: bytes, asked: str, final: str) -> str:
-    """A name for a single file: of the address that was asked for, or else of where it led."""
+    """A name for a single file: from the requested address, or else from where it led."""
     names = [
         re.sub(r"[^A-Za-z0-9._-]+", "_", urlsplit(url).path.rpartition("/")[2]) for url in (asked, final)
     ]

@@ -1,9 +1,8 @@
-"""Modules that lie in the caches of other hubs' own programs: what was found in them first, and whether it still is.
+"""Modules in the caches of kagglehub and huggingface_hub: recorded at first use, verified at each use.
 
-kagglehub and huggingface_hub keep their files where their users expect them, and neither looks at them again. So a
-record, `modules-foreign/KEY.json` in our cache, tells the size and SHA-256 of each file as it first came, and every
-use holds the files to it. What a record names is used as it is: the network is asked only for what is not kept, or
-damaged. What another program had fetched before the first use here is recorded as it is found.
+These programs keep files where their users expect them, and check them only when they download them. A record,
+`modules-foreign/KEY.json` in our cache, holds the size and SHA-256 of each file as it first came. The network is used
+only for modules that are missing or damaged. Files that another program had fetched are recorded as they are found.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ FOLDER = "modules-foreign"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A module as it lies in another program's cache."""
+    """A module in another program's cache."""
 
-    module: Path  # what is to be read: a SavedModel folder, or a file
+    module: Path  # a SavedModel folder, or a file
     root: Path  # the folder of `names`
     names: tuple[str, ...]  # the files that belong to it, with "/"
     revision: str  # what pins its content: a version, a commit
@@ -42,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ForeignModule:
-    """A recorded module: its handle, where it lies and what its files were when they first came."""
+    """A recorded module: its handle, its place, and its files as they first came."""
 
     record: Path
     handle: str
@@ -60,18 +59,18 @@ def keep(
     find: Callable[[], Found | None],
     fetch: Callable[[str | None], Found],
 ) -> Path:
-    """The module's folder or file, whole and unchanged since it first came. One process at a time fetches it.
+    """The module's folder or file, verified to be as it first came; fetched if necessary, by one process at a time.
 
     Args:
         handle: its full name, such as `kaggle:google/…`.
         cache: the other program's cache folder.
         offline: use what is kept, or fail.
-        find: looks into that cache, without the network; None where the module is not there whole.
-        fetch: gets it there; told the revision that was damaged, to fetch that again over what is there, or None.
+        find: looks into that cache without the network; returns None if the module is not complete there.
+        fetch: downloads it to that cache; receives the revision to replace if that is damaged, else None.
 
     Raises:
-        InputError: offline and not kept; or what `fetch` raises.
-        DamagedModule: offline and damaged, or fetched again and still not what first came.
+        InputError: offline and not cached; or what `fetch` raises.
+        DamagedModule: offline and damaged, or fetched again with other files than at first.
         TopworkError: a record or the lock can't be written; or what `fetch` raises.
     """
     record = record_of(handle, cache)
@@ -113,13 +112,13 @@ def _recorded(record: Path, handle: str, found: Found, known: ForeignModule | No
 
 
 def record_of(handle: str, cache: Path) -> Path:
-    """Where the record of a module lies: readable, and its own for each handle and cache folder."""
+    """The path of a module's record, one for each handle and cache folder."""
     name = file_name(handle, f"{handle}\n{cache.absolute()}")
     return cache_root() / FOLDER / f"{name}.json"
 
 
 def read_record(record: Path) -> ForeignModule | None:
-    """What is recorded; None if nothing is, or the record is damaged (the files are then measured again)."""
+    """The record; None if there is none or it is damaged (the files are then measured again)."""
     try:
         told = load(record)
         paths = {"record": record, "module": Path(told["module"]), "root": Path(told["root"])}
@@ -133,7 +132,7 @@ def read_record(record: Path) -> ForeignModule | None:
 
 
 def problem_of(kept: ForeignModule) -> str:
-    """The first thing in which the files differ from their record; "" where they don't."""
+    """The first difference between the files and their record; "" if there is none."""
     return difference(kept.root, kept.files)
 
 
@@ -144,10 +143,10 @@ def list_foreign() -> list[ForeignModule]:
 
 
 def forget(kept: ForeignModule) -> None:
-    """Delete a record: at its next use the module is fetched, or found, anew. Its files are the other program's."""
+    """Delete a record, not the files, which are the other program's. The next use starts anew."""
     kept.record.unlink(missing_ok=True)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of another program says, in one line."""
+    """The message of another program's error, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

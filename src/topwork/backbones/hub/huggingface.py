@@ -1,8 +1,8 @@
 """`hf:OWNER/REPO[@REVISION][/FILE]`: modules fetched by huggingface_hub, into its own cache.
 
-huggingface_hub resumes, shows progress and compares lengths; the SHA-256 that the hub tells of large files is
-compared here, and what is kept is held to what came by `foreign`. HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN
-and HF_HUB_OFFLINE are honoured.
+huggingface_hub resumes, shows progress and compares lengths; the SHA-256 that the hub states for large files is
+compared here, and `foreign` verifies the files at each use. HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE
+are honoured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from topwork.errors import InputError, MissingExtra, TopworkError, one_of
 
 SUFFIXES = (".xml", ".onnx", ".tflite", ".keras")
 SAVED_MODEL = "saved_model.pb"
-# What belongs to a SavedModel beside its graph.
+# What belongs to a SavedModel besides its graph.
 _PARTS = ("variables/", "assets/", "assets.extra/", "fingerprint.pb", "keras_metadata.pb")
 _NAME = re.compile(r"(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?")
 
@@ -31,15 +31,15 @@ def fetch_hf(name: str, *, offline: bool = False) -> Path:
 
     Args:
         name: `owner/repo[@revision][/file]`. Without a revision, the main branch as it is at the first fetch is
-            kept and used from then on. Without a file, the only module in the repository; a SavedModel's file
-            is its folder.
-        offline: use what is in huggingface_hub's cache, or fail; so too where HF_HUB_OFFLINE is set.
+            used from then on. Without a file, the only module in the repository. A SavedModel is named by its
+            folder.
+        offline: use only what is in huggingface_hub's cache; HF_HUB_OFFLINE does the same.
 
     Raises:
         MissingExtra: huggingface_hub is not installed.
-        InputError: no such repository, revision or file, or not without a token; several modules, of which one must
-            be named; offline and not kept.
-        DamagedModule: offline and damaged, or other than what first came, or than the hub says.
+        InputError: no such repository, revision or file; it requires a token; it holds several modules and none is
+            named; offline and not cached.
+        DamagedModule: offline and damaged, or its files are not those that first came, or that the hub states.
         TopworkError: it can't be fetched.
 
     Follows https://huggingface.co/docs/huggingface_hub/guides/download
@@ -66,9 +66,9 @@ def fetch_hf(name: str, *, offline: bool = False) -> Path:
 
 
 def choose(names: Sequence[str], file: str | None, shown: str) -> tuple[str, tuple[str, ...]]:
-    """Of a repository's files the module (a file, or a SavedModel's folder, "" at the top) and all that belong to it.
+    """The module among a repository's files (a file, or a SavedModel's folder, "" at the top), and all its files.
 
-    Raises `InputError` where there is none, none of that name, or several and none is named.
+    Raises `InputError` if there is none, none of that name, or several and none is named.
     """
     modules = {str(PurePosixPath(n).parent): n for n in names if PurePosixPath(n).name == SAVED_MODEL}
     modules = {"" if folder == "." else folder: n for folder, n in modules.items()}
@@ -153,7 +153,7 @@ def _fetch(
 
 
 def _digest(sibling: Any) -> str | None:
-    """The SHA-256 of a large file; the hub tells none of small ones."""
+    """The SHA-256 that the hub states for a large file; it states none for small ones."""
     lfs = sibling.lfs
     found = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
     return str(found) if found else None
@@ -164,7 +164,7 @@ def _explained(error: Exception, repo: str, revision: str | None, name: str) -> 
 
     if isinstance(error, GatedRepoError):
         return InputError(
-            f"Hugging Face gives hf:{name} only to who is signed in and agreed to its terms: agree on the page of "
+            f"Hugging Face gives hf:{name} only to users who signed in and agreed to its terms: agree on the page of "
             f"{repo}, and set HF_TOKEN, or run: hf auth login"
         )
     if isinstance(error, RevisionNotFoundError):

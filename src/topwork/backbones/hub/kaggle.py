@@ -1,7 +1,7 @@
 """`kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]`: modules fetched by kagglehub, into its own cache.
 
-kagglehub resumes, shows progress and compares the MD5 that the server tells; the lock, and the check that what is
-kept is what came, are `foreign`'s. KAGGLEHUB_CACHE and Kaggle's credentials are honoured by kagglehub.
+kagglehub resumes, shows progress and compares the MD5 that the server states; `foreign` locks, and verifies the files
+at each use. KAGGLEHUB_CACHE and Kaggle's credentials are honoured by kagglehub.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def fetch_kaggle(name: str, *, offline: bool = False) -> Path:
     """The folder (a SavedModel) or file of a model variation on Kaggle, fetched once, verified at each use.
 
     Args:
-        name: `owner/model/framework/variation[/version]`. Without a version, that which is the newest at the
-            first fetch is kept and used from then on; name another to get that.
-        offline: use what is in kagglehub's cache, or fail.
+        name: `owner/model/framework/variation[/version]`. Without a version, the newest at the first fetch is
+            used from then on.
+        offline: use only what is in kagglehub's cache.
 
     Raises:
         MissingExtra: kagglehub is not installed.
-        InputError: no such model or version, or not without signing in; it holds no module; offline and not kept.
-        DamagedModule: offline and damaged, or other than what first came.
+        InputError: no such model or version; it requires signing in; it holds no module; offline and not cached.
+        DamagedModule: offline and damaged, or its files are not those that first came.
         TopworkError: it can't be fetched.
 
     Follows https://github.com/Kaggle/kagglehub
@@ -61,7 +61,7 @@ def _find(folder: Path, version: str | None, name: str) -> Found | None:
         if version in (None, number) and (folder / number).is_dir():
             try:
                 return _found(folder / number, number, name)
-            except InputError:  # emptied, but for the mark
+            except InputError:  # emptied, except for the mark
                 continue
     return None
 
@@ -74,7 +74,7 @@ def _fetch(variation: str, version: str | None, name: str, *, again: bool) -> Fo
     except InputError:
         if again:
             raise
-    # kagglehub goes by the mark that it once made beside the folder: the folder may have been emptied since.
+    # kagglehub trusts its mark beside the folder, which may have been emptied since.
     path = _download(handle, name, again=True)
     return _found(path, path.name, name)
 
@@ -95,8 +95,8 @@ def _download(handle: str, name: str, *, again: bool) -> Path:
             ) from error
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise InputError(
-                f"Kaggle gives kaggle:{name} only to who is signed in and agreed to its terms: agree on the model's "
-                "page, and set KAGGLE_API_TOKEN, or put the token into ~/.kaggle/access_token"
+                f"Kaggle gives kaggle:{name} only to users who signed in and agreed to its terms: agree on the "
+                "model's page, and set KAGGLE_API_TOKEN, or put the token into ~/.kaggle/access_token"
             ) from error
         raise TopworkError(f"kaggle:{name} can't be fetched: {one_line(error)}") from error
     except (
@@ -111,7 +111,7 @@ def _found(path: Path, revision: str, name: str) -> Found:
 
 @contextmanager
 def _standard_output_kept_clear() -> Iterator[None]:
-    """kagglehub tells on standard output what it does, where --json prints; bars are on standard error anyway."""
+    """Send kagglehub's messages to standard error: standard output is for --json."""
     handlers = [h for h in logging.getLogger("kagglehub").handlers if isinstance(h, logging.StreamHandler)]
     streams = [(handler, handler.stream) for handler in handlers]
     try:

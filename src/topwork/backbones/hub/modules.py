@@ -1,8 +1,7 @@
-"""The modules that were fetched: where they lie, what is recorded of each, and whether they are still that.
+"""The modules that were fetched from an address: where they are kept, listed, verified and removed.
 
-Below the folder of modules: `KEY/content/…`, the files; `KEY/module.json`, the record, written last; `KEY.lock`;
-`KEY.part/`, what came of a file that is being fetched. KEY is made of the address. An entry is moved into place
-whole.
+In the folder of modules: `KEY/content/…`, the files; `KEY/module.json`, the record, written last; `KEY.lock`;
+`KEY.part/`, a file that is being fetched. KEY is made from the address. A complete entry is moved into place at once.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class ModuleInfo:
     """A kept module: its entry in the cache, and what was recorded when it was fetched."""
 
     folder: Path
-    url: str  # as asked for; "" where the record can't be read
+    url: str  # as requested; "" if the record can't be read
     final_url: str  # where the redirects led
     sha256: str  # of the bytes that came over the network
     size_bytes: int  # of them
@@ -102,7 +101,7 @@ def address(url: str) -> str:
 
 
 def key_of(url: str) -> str:
-    """The name of an address's entry: readable, and its own.
+    """The name of an address's entry: readable and unique.
 
     >>> key_of("https://tfhub.dev/google/inception_v3/5")
     'tfhub.dev-google-inception_v3-5-9cffdeab9d092148'
@@ -132,14 +131,14 @@ def read_record(entry: Path) -> ModuleInfo:
 
 
 def verify(entry: Path, *, url: str | None = None, contents: bool = True) -> ModuleInfo:
-    """Hold an entry to its record: every file's size and SHA-256, none missing, none added, no links.
+    """Compare an entry with its record: every file's size and SHA-256, none missing, none added, no links.
 
     Args:
-        url: the address that the record must name; None for that which the entry is named after.
+        url: the address that the record must name; None for the one that the entry is named after.
         contents: False to compare only names and sizes.
 
     Raises:
-        DamagedModule: it differs, and where.
+        DamagedModule: it differs; the message says where.
     """
     info = read_record(entry)
     if info.url != url if url else key_of(info.url) != entry.name:
@@ -169,10 +168,10 @@ def list_modules(root: Path | None = None) -> tuple[ModuleInfo, ...]:
 
 
 def remove_module(url: str, *, root: Path | None = None, say: Callable[[str], None] | None = None) -> int:
-    """Delete what is kept of an address, whole or in part; return the bytes freed.
+    """Delete what is kept of an address, complete or not; return the bytes freed.
 
     Raises:
-        InputError: nothing is kept of it; with what is.
+        InputError: nothing is kept of it; the message lists what is.
         TopworkError: it can't be deleted.
     """
     url = address(url)
@@ -202,7 +201,7 @@ def lock_of(entry: Path) -> Path:
 
 
 def leftovers(entry: Path) -> tuple[Path, Path, Path]:
-    """What may stand beside an entry: a file on its way, a folder being made, one being deleted."""
+    """What may lie beside an entry: a file being fetched, a folder being made, one being deleted."""
     part, new, old = (entry.with_name(f"{entry.name}.{name}") for name in ("part", "new", "old"))
     return part, new, old
 

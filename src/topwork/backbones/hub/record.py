@@ -1,6 +1,6 @@
-"""The record of a module's files: their sizes and SHA-256, to which every use holds them.
+"""The record of a module's files, their sizes and SHA-256, which are compared at each use.
 
-For the modules of our own cache (`modules`) and of other programs' (`foreign`).
+For modules in our own cache (`modules`) and in other programs' (`foreign`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class DamagedModule(TopworkError):
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """One file of a module: its path below `content` with "/", its size and SHA-256."""
+    """One file of a module: its path inside the module with "/", its size and SHA-256."""
 
     name: str
     size_bytes: int
@@ -43,7 +43,7 @@ def fetch_once(
     make: Callable[[], None],
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """The module that `kept` finds and verifies, once `make` has fetched it if need be. One process at a time does.
+    """The module that `kept` verifies; fetched by `make` first if it is missing or damaged, by one process at a time.
 
     Args:
         place: the folder that is named in messages.
@@ -81,7 +81,7 @@ def fetch_once(
 
 
 def waiting_for(handle: str, say: Callable[[str], None] | None) -> Callable[[], None]:
-    """What tells the user that another process is busy with this module."""
+    """A function that tells the user that another process is busy with this module."""
     return lambda: say(f"another process is fetching or removing {handle}: waiting for it") if say else None
 
 
@@ -145,6 +145,6 @@ def sha256_of(path: Path) -> str:
 
 
 def file_name(readable: str, identity: str) -> str:
-    """A name that shows what it is of, and is different for each `identity`."""
+    """A readable file name, different for each `identity`."""
     slug = re.sub(r"[^a-z0-9._]+", "-", readable.lower())[:80].strip("-.")
     return f"{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

@@ -35,9 +35,9 @@ def resolve(
 
     Args:
         handle: an address, a `kaggle:` or `hf:` handle, or a path.
-        offline: take what is kept, or fail; None for what TOPWORK_OFFLINE says.
-        progress: told of the bytes fetched.
-        say: told, in a line, of what else happens: a wait for another process, a damaged file fetched again.
+        offline: use only what is kept; None for what TOPWORK_OFFLINE says.
+        progress: receives (bytes so far, total or None).
+        say: receives a line when another process has to be waited for, or a damaged module is fetched again.
 
     Raises:
         InputError: an unknown handle; one that has no files (built in, Keras); offline and not kept.
