@@ -13,9 +13,8 @@ from https_server import zipped
 from topwork.backbones.hub.unpack import DamagedError
 from topwork.backbones.hub.whole import check_whole
 
-DATA = (
-    Path(__file__).parents[1] / "support" / "data"
-)  # two numbers times a matrix, as the formats' own writers wrote it
+# `tiny.onnx` and `tiny.tflite`: two numbers times a 2 x 2 matrix, written by the onnx and tensorflow packages.
+DATA = Path(__file__).parents[1] / "support" / "data"
 
 
 def keras_model() -> bytes:

@@ -47,11 +47,6 @@ class ModuleInfo:
     files: tuple[KeptFile, ...]
     problem: str = ""  # from `list_modules`: why the entry can't be used
 
-    @property
-    def kept_bytes(self) -> int:
-        """The size of the unpacked files."""
-        return sum(file.size_bytes for file in self.files)
-
 
 def modules_folder(root: Path | None = None) -> Path:
     """Where modules are kept: below `root`, if given; else in `topwork` below `$TFHUB_CACHE_DIR`, if set; else in the
