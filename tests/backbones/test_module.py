@@ -332,20 +332,22 @@ def test_networks_that_take_no_picture(tmp_path: Path) -> None:
     one.output(0).set_names({"x"})
     ov.save_model(ov.Model([op.relu(one).output(0)], [one]), tmp_path / "flat.xml")
     message = _refused(str(tmp_path / "flat.xml"))
-    assert message.endswith("expected a network of one input, a picture of three channels; it takes x [1,10]")
+    assert message.endswith(
+        "expected a network with one input, a picture with three channels; its inputs are x [1,10]"
+    )
     grey = op.parameter([1, 1, 32, 32], ov.Type.f32, name="x")
     ov.save_model(ov.Model([op.relu(grey).output(0)], [grey]), tmp_path / "grey.xml")
-    assert "a picture of three channels" in _refused(str(tmp_path / "grey.xml"))
+    assert "a picture with three channels" in _refused(str(tmp_path / "grey.xml"))
     wide = _saved(tmp_path / "wide.xml", lambda x: {"f": _pooled(x)}, shape=(1, 3, 32, 48))
     assert "expected a network for square pictures; it takes 32 x 48" in _refused(wide)
     eight = _saved(tmp_path / "eight.xml", lambda x: {"f": _pooled(x)}, shape=(8, 3, 32, 32))
-    assert "expected a batch size of 1, or free; it is fixed at 8" in _refused(eight)
+    assert "expected a batch size of 1 or a free one; it is fixed at 8" in _refused(eight)
 
 
 def test_outputs_that_cannot_be_told_apart(tmp_path: Path) -> None:
     path = _saved(tmp_path / "net.xml", lambda x: {"a": _pooled(x), "b": op.relu(_dense(_pooled(x), 3))})
-    assert "expected one output of features, or one named feature_vector" in _refused(path)
-    assert "it gives a (1, 8), b (1, 3)" in _refused(path)
+    assert "expected one output, or one named feature_vector" in _refused(path)
+    assert "its outputs are a (1, 8), b (1, 3)" in _refused(path)
 
 
 def test_sizes_and_ranges_out_of_place(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_groups_by_a_pattern_and_by_a_column(tmp_path: Path, shapes: Path, call:
     assert {e.group for e in by_tens} == {"0"}
     with pytest.raises(InputError, match="expected a regular expression"):
         group_by_pattern(load(shapes), "(")
-    with pytest.raises(InputError, match="they find nothing"):
+    with pytest.raises(InputError, match="they capture nothing"):
         group_by_pattern(load(shapes), "(never)")
     manifest = tmp_path / "m.csv"
     lines = [f"{e.image},{e.label},p{i % 7}" for i, e in enumerate(load(shapes))]
@@ -271,7 +271,7 @@ def test_groups_by_a_pattern_and_by_a_column(tmp_path: Path, shapes: Path, call:
     )
     one_line(
         call("train", shapes, "--out", tmp_path / "r", "--group-by", "patient"),
-        "expected a pattern on the path",
+        "expected a regular expression for the path",
     )
 
 

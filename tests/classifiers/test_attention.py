@@ -15,7 +15,7 @@ from photos import SHAPES, shape, write_shapes
 from topwork.backbones.backbone import LAST, LAST_ROOTED, Backbone, BackboneFacts, load_backbone
 from topwork.backbones.engine import Engine
 from topwork.backbones.module import load_module
-from topwork.classifiers.attention import Looker, head_slope, overlay
+from topwork.classifiers.attention import AttentionMapper, head_slope, overlay
 from topwork.classifiers.classifier import Classifier
 from topwork.errors import InputError, TopworkError
 from topwork.graphs import features as graphs
@@ -88,12 +88,12 @@ def test_a_linear_head_says_of_a_place_what_it_would_say_of_it_alone(network: Ba
     """On the plain last layer: the logit of features that are one place's, less the logit of the picture's own."""
     facts, pixels = network.facts, picture(3)
     head = head_of("linear", facts.columns((LAST,)).size)
-    looker = Looker(Classifier(tuple("abcd"), network, (LAST,), head))
+    mapper = AttentionMapper(Classifier(tuple("abcd"), network, (LAST,), head))
     places = activation(pixels)
     features = Engine(network, workers=1)(pixels)[facts.columns((LAST,))]
     np.testing.assert_allclose(features, places.mean(axis=(1, 2)), atol=1e-5)
     for number in range(4):
-        slopes = looker.logit_slopes(pixels, number)
+        slopes = mapper.logit_slopes(pixels, number)
         assert slopes.shape == (3, 3)
         whole = said(head, features, number)
         alone = [[said(head, places[:, y, x], number) - whole for x in range(3)] for y in range(3)]
@@ -107,7 +107,7 @@ def test_a_place_says_how_the_score_rises_as_the_average_leans_to_it(
 ) -> None:
     facts, pixels = network.facts, picture(5)
     head = head_of(kind, facts.columns(blocks).size)
-    slopes = Looker(Classifier(tuple("abcd"), network, blocks, head)).logit_slopes(pixels, 1)
+    slopes = AttentionMapper(Classifier(tuple("abcd"), network, blocks, head)).logit_slopes(pixels, 1)
     places, features = activation(pixels), Engine(network, workers=1)(pixels).astype(np.float64)
     mean = places.mean(axis=(1, 2))
 
@@ -127,7 +127,7 @@ def test_a_place_says_how_the_score_rises_as_the_average_leans_to_it(
 def test_of_averaged_views_the_picture_as_it_stands_is_looked_at(network: Backbone, views: Views) -> None:
     turned = load_backbone("efficientnet-lite0", size_px=PX, precision="f32", views=views)
     head = head_of("linear", network.facts.columns((LAST,)).size)
-    one, several = (Looker(Classifier(tuple("abcd"), b, (LAST,), head)) for b in (network, turned))
+    one, several = (AttentionMapper(Classifier(tuple("abcd"), b, (LAST,), head)) for b in (network, turned))
     slopes = one.logit_slopes(picture(2), 0)
     np.testing.assert_allclose(several.logit_slopes(picture(2), 0), slopes, atol=1e-4)
     assert np.ptp(slopes) > 0.01  # else anything would agree
@@ -153,12 +153,12 @@ def planted(label: str, number: int) -> tuple[Array, int]:
 
 def test_the_map_lies_where_the_object_does(trained: Run) -> None:
     """The object's quarter holds more of the map than any other in most of 40 pictures: by chance, in 10 of them."""
-    looker, classifier = Looker(trained.classifier), trained.classifier
+    mapper, classifier = AttentionMapper(trained.classifier), trained.classifier
     hits, share = 0, []
     for number in range(40):
         label = SHAPES[number % 2]  # stripes have no place
         pixels, corner = planted(label, number)
-        heat = looker.map(pixels, classifier.classes.index(label))
+        heat = mapper.map(pixels, classifier.classes.index(label))
         assert heat.dtype == np.float32
         assert (heat.min(), heat.max()) == (0, 1)
         quarters = heat.reshape(2, 2, 2, 2).sum(axis=(1, 3)).ravel()
@@ -170,17 +170,17 @@ def test_the_map_lies_where_the_object_does(trained: Run) -> None:
 
 def test_a_saved_classifier_looks_alike(trained: Run) -> None:
     pixels = picture(1, size_px=128)
-    loaded = Looker(Classifier.load(trained.path)).logit_slopes(pixels, 0)
-    np.testing.assert_allclose(loaded, Looker(trained.classifier).logit_slopes(pixels, 0), atol=1e-4)
+    loaded = AttentionMapper(Classifier.load(trained.path)).logit_slopes(pixels, 0)
+    np.testing.assert_allclose(loaded, AttentionMapper(trained.classifier).logit_slopes(pixels, 0), atol=1e-4)
 
 
 def test_many_threads_at_once_give_the_same_maps(network: Backbone) -> None:
     head = head_of("linear", network.facts.columns((LAST,)).size)
-    looker = Looker(Classifier(tuple("abcd"), network, (LAST,), head))
+    mapper = AttentionMapper(Classifier(tuple("abcd"), network, (LAST,), head))
     pictures = [picture(number) for number in range(12)] * 8
-    alone = [looker.logit_slopes(pixels, 0) for pixels in pictures[:12]] * 8
+    alone = [mapper.logit_slopes(pixels, 0) for pixels in pictures[:12]] * 8
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda pixels: looker.logit_slopes(pixels, 0), pictures))
+        together = list(pool.map(lambda pixels: mapper.logit_slopes(pixels, 0), pictures))
     assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
 
 
@@ -231,39 +231,39 @@ def small(*, pooled: str) -> Backbone:
 )
 def test_places_are_found_where_there_are_any(pooled: str, possible: bool) -> None:
     backbone = small(pooled=pooled)
-    looker = Looker(Classifier(tuple("abcd"), backbone, (LAST,), head_of("mlp", backbone.facts.width)))
-    assert looker.possible is possible
+    mapper = AttentionMapper(
+        Classifier(tuple("abcd"), backbone, (LAST,), head_of("mlp", backbone.facts.width))
+    )
+    assert mapper.possible is possible
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     if possible:
-        assert looker.map(pixels, 0).shape == (4, 4)
+        assert mapper.map(pixels, 0).shape == (4, 4)
     else:
-        with pytest.raises(
-            TopworkError, match=r"small at 8 px, f32: its last layer has no places to look at"
-        ):
-            looker.map(pixels, 0)
+        with pytest.raises(TopworkError, match=r"small at 8 px, f32: its last layer has no spatial map"):
+            mapper.map(pixels, 0)
 
 
 def test_a_head_that_does_not_see_the_last_layer(network: Backbone) -> None:
     head = head_of("linear", network.facts.columns(("block7",)).size)
-    assert not Looker(Classifier(tuple("abcd"), network, ("block7",), head)).possible
+    assert not AttentionMapper(Classifier(tuple("abcd"), network, ("block7",), head)).possible
 
 
 def test_nothing_speaks_for_it(network: Backbone) -> None:
     width = network.facts.columns((LAST,)).size
     silent = Head("linear", (Layer(np.zeros((width, 4), np.float32), np.zeros(4, np.float32)),))
-    assert not Looker(Classifier(tuple("abcd"), network, (LAST,), silent)).map(picture(0), 0).any()
+    assert not AttentionMapper(Classifier(tuple("abcd"), network, (LAST,), silent)).map(picture(0), 0).any()
 
 
 def test_what_is_refused(network: Backbone) -> None:
     head = head_of("linear", network.facts.columns((LAST,)).size)
-    looker = Looker(Classifier(tuple("abcd"), network, (LAST,), head))
+    mapper = AttentionMapper(Classifier(tuple("abcd"), network, (LAST,), head))
     with pytest.raises(InputError, match=r"must be uint8 \(96, 96, 3\); got uint8 \(8, 8, 3\)"):
-        looker.map(picture(0, size_px=8), 0)
+        mapper.map(picture(0, size_px=8), 0)
     with pytest.raises(InputError, match=r"got float32 \(96, 96, 3\)"):
-        looker.map(picture(0).astype(np.float32), 0)
+        mapper.map(picture(0).astype(np.float32), 0)
     for number in (-1, 4):
         with pytest.raises(InputError, match=rf"must lie in 0..3; got {number}"):
-            looker.map(picture(0), number)
+            mapper.map(picture(0), number)
 
 
 def test_an_overlay_leaves_what_says_nothing_grey() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
-from topwork.classifiers.attention import Looker, overlay
+from topwork.classifiers.attention import AttentionMapper, overlay
 from topwork.classifiers.calibration import KEPT, Calibration, calibration_of
 from topwork.classifiers.classifier import Classifier
 from topwork.classifiers.novelty import Novelty, fit_novelty, novelty_beyond
@@ -195,27 +195,27 @@ def larger(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier
 
 def test_places_add_up_to_the_average(larger: Classifier) -> None:
     """The slope towards a place is linear in it, and the places' mean is where the average is already."""
-    slopes = Looker(larger).logit_slopes(decode_shape("circle", 1), 0)
+    slopes = AttentionMapper(larger).logit_slopes(decode_shape("circle", 1), 0)
     assert slopes.shape == (4, 4)
     assert abs(slopes.mean()) < 0.1 * np.abs(slopes).max()
 
 
 def test_the_map_finds_the_object(larger: Classifier) -> None:
     """A square lies in one corner of noise: its quarter of the map must speak most, oftener than by chance."""
-    looker, hits = Looker(larger), 0
+    mapper, hits = AttentionMapper(larger), 0
     for number in range(24):
         random = np.random.default_rng(number)
         pixels = np.full((128, 128, 3), 60, np.uint8) + random.integers(0, 8, (128, 128, 3), np.uint8)
         top, left = divmod(number % 4, 2)
         pixels[16 + 64 * top : 48 + 64 * top, 16 + 64 * left : 48 + 64 * left] = (220, 200, 180)
-        heat = looker.map(pixels, larger.classes.index("square"))
+        heat = mapper.map(pixels, larger.classes.index("square"))
         quarters = heat.reshape(2, 2, 2, 2).sum(axis=(1, 3))
         hits += int(quarters.argmax() == 2 * top + left)
     assert hits >= 13  # by chance 6; 13 or more has a probability below 0.2 %
 
 
 def test_maps_need_places(run: Run) -> None:
-    assert not Looker(run.classifier).possible  # at 32 px the last layer is one place
+    assert not AttentionMapper(run.classifier).possible  # at 32 px the last layer is one place
 
 
 def test_an_overlay_is_orange_where_it_is_hot() -> None:

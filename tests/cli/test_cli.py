@@ -38,7 +38,8 @@ def test_train_tells_the_score_and_what_next(call: Topwork, shapes: Path, tmp_pa
     assert "accuracy " in out
     assert "(95 %: " in out
     assert (
-        f"Next: look at {tmp_path / 'run' / 'report.html'}; topwork predict {tmp_path / 'run'} PHOTOS" in out
+        f"Next: open {tmp_path / 'run' / 'report.html'}, or run: topwork predict {tmp_path / 'run'} PHOTOS"
+        in out
     )
 
 
@@ -66,7 +67,7 @@ def test_train_json_without_a_test(call: Topwork, shapes: Path, tmp_path: Path) 
     assert code == 0
     assert json.loads(out)["test"] is None
     code, out, _ = call("train", shapes, "--out", tmp_path / "run2", *QUICK, "--test", "0")
-    assert "no image could be spared for a test: add photos, or raise --test" in out
+    assert "too few images for a test set: add photos, or increase --test" in out
 
 
 def test_settings_come_from_the_recipe_and_then_the_options(
@@ -120,7 +121,7 @@ def test_what_was_left_out_is_told(call: Topwork, tmp_path: Path) -> None:
     for number in range(7):
         (photos / "circle" / f"bad{number}.jpg").write_bytes(b"no picture")
     _, out, _ = call("train", photos, "--out", tmp_path / "run", *QUICK)
-    assert "left out: 7 (all of them stand in the run's report.json)\n  circle/bad0.jpg: " in out
+    assert "left out: 7 (the run's report.json lists all)\n  circle/bad0.jpg: " in out
     assert "circle/bad4.jpg: " in out
     assert "circle/bad5.jpg" not in out
     _, out, _ = call("train", photos, "--out", tmp_path / "run2", *QUICK, "--json")
@@ -202,7 +203,7 @@ def test_evaluate(call: Topwork, run: Run, fresh: Path) -> None:
 def test_evaluate_warns_of_images_that_were_learned_from(call: Topwork, run: Run, shapes: Path) -> None:
     code, out, err = call("evaluate", run.path, shapes, "--json")
     assert (code, json.loads(out)["learned_from"]) == (0, 48)
-    assert err == ("warning: 48 of these 60 images were learned from: this score flatters the classifier\n")
+    assert err == ("warning: 48 of these 60 images were used in training, so the score is overoptimistic\n")
 
 
 def test_evaluate_on_unknown_classes(call: Topwork, run: Run, fresh: Path, tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_cache_info_and_clear(call: Topwork, shapes: Path, tmp_path: Path, cache
     assert told["total_bytes"] >= store["size_bytes"] > 0
     code, out, _ = call("cache", "info")
     assert "  60 images  " in out
-    one_line(call("cache", "clear", "ffff0000ffff"), "'ffff0000ffff' fits 0. Known: ")
+    one_line(call("cache", "clear", "ffff0000ffff"), "'ffff0000ffff' matches 0. Known: ")
     code, out, _ = call("cache", "clear", store["fingerprint"][:12])
     assert code == 0
     assert out.startswith("freed ")

@@ -26,7 +26,7 @@ QUICK = ("--size", SIZE_PX, "--precision", "f32")
         (("--test", 1.5), "`test` must be a fraction from 0 to below 1; got 1.5"),
         (("--test", -0.1), "`test` must be a fraction from 0 to below 1; got -0.1"),
         (("--test", "nan"), "`test` must be a fraction from 0 to below 1; got nan"),
-        (("--test", 0.6, "--validation", 0.6), "must sum to below 1"),
+        (("--test", 0.6, "--validation", 0.6), "must sum to less than 1"),
         (("--recipe", "none.toml"), "none.toml: expected a recipe (TOML); No such file or directory"),
     ],
 )
@@ -68,7 +68,7 @@ def test_an_option_for_tuning_where_nothing_is_tuned(
 ) -> None:
     told = call("train", shapes, "--out", tmp_path / "run", *QUICK, *options)
     mend = "add --finetune tail, full or auto, or omit " + ("them" if "," in names else "it")
-    one_line(told, f"topwork: {names}: expected only with fine-tuning, which is off; {mend}\n")
+    one_line(told, f"topwork: {names}: only used with fine-tuning, which is off; {mend}\n")
 
 
 def test_a_recipe_that_tunes_takes_options_for_tuning(call: Topwork, shapes: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_run_that_is_there_is_not_written_over(
 ) -> None:
     out = Path(shutil.copytree(run.path, tmp_path / "run"))
     told = call("train", shapes, "--out", out, *QUICK)
-    one_line(told, "holds a run already; choose another --out, or add --overwrite to replace it")
+    one_line(told, "already contains a run; choose another --out, or add --overwrite to replace it")
     code, text, _ = call("train", shapes, "--out", out, *QUICK, "--overwrite", "--head", "centroid", "--json")
     assert (code, json.loads(text)["head"]["kind"]) == (0, "centroid")
 

@@ -31,7 +31,7 @@ def net(tmp_path: Path) -> Path:
 def test_info_tells_what_was_assumed(call: Topwork, net: Path) -> None:
     code, out, err = call("modules", "info", net)
     assert (code, err) == (0, "")
-    assert "input     32 x 32 px, as it states" in out
+    assert "input     32 x 32 px, its stated size" in out
     assert "pixels    imagenet (assumed)" in out
     assert "features  6 of the last layer, 6 of 1 stages" in out
     assert f"source    {net}" in out
@@ -49,12 +49,12 @@ def test_the_catalog(call: Topwork) -> None:
         out == "  2048 features   299 px+  https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5\n"
     )
     assert len(json.loads(call("modules", "list", "--known", "--json")[1])["modules"]) == 79
-    assert "no published module has a name like that" in call("modules", "list", "qqqqqq")[1]
+    assert "no published module has these words in its name" in call("modules", "list", "qqqqqq")[1]
 
 
 @pytest.mark.usefixtures("cache")
 def test_nothing_fetched_yet(call: Topwork) -> None:
-    assert call("modules", "list")[1].startswith("no module was fetched yet")
+    assert call("modules", "list")[1].startswith("no modules downloaded yet")
     assert json.loads(call("modules", "list", "--json")[1]) == {"modules": []}
 
 
@@ -109,7 +109,7 @@ def test_a_download_of_unknown_length_makes_room_for_the_next_bar(monkeypatch: p
     tell(500_000, 1_000_000)
     tell(1_000_000, 1_000_000)
     shown = terminal.getvalue()
-    assert "fetching a-module" in shown
+    assert "downloading a-module" in shown
     assert "2.0" in shown
     assert "1.0/1.0 MB" in shown
     assert "3/3" in shown

@@ -29,7 +29,7 @@ def test_summary_reads():
     e = confused([[40, 10], [5, 45]], ["defective", "functional"], majority="functional")
     assert summary(e) == (
         "accuracy 85.0 % (95 %: 76.7 to 90.7, 100 images)\n"
-        "always answering 'functional' gives 50.0 % · balanced accuracy 85.0 %\n"
+        "always predicting 'functional' gives 50.0 % · balanced accuracy 85.0 %\n"
         "log-loss 0.435 · calibration error (ECE) 5.0 % · AUROC 0.850"
     )
 
@@ -39,7 +39,7 @@ def test_summary_with_weights_and_many_classes():
     e = confused(matrix, list("abcdef"), weights=np.tile([1.0, 3.0], 12))
     assert summary(e) == (
         "accuracy 100.0 % (95 %: 86.2 to 100.0, 24 images)\n"
-        "always answering 'a' gives 16.7 % · balanced accuracy 100.0 %\n"
+        "always predicting 'a' gives 16.7 % · balanced accuracy 100.0 %\n"
         "weighted accuracy 100.0 % (95 %: 83.3 to 100.0, worth 19 equal images)\n"
         "log-loss 0.105 · calibration error (ECE) 10.0 % · top-3 100.0 % · top-5 100.0 %"
     )

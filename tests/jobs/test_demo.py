@@ -69,7 +69,7 @@ def test_the_scores_stand_beside_the_papers(tmp_path: Path, recipe: Recipe) -> N
     for name, score in PAPER.items():
         assert f"{'Deitsch et al. 2019, ' + name:40}  {score:5.2f}" in lines
     assert lines[-3].endswith(f"  {100 * run.test.weighted_accuracy:5.2f}")
-    assert lines[-1].startswith(f"One split of {run.test.n} test cells; the paper's is another.")
+    assert lines[-1].startswith(f"One split with {run.test.n} test cells, different from the paper's;")
     assert lines[-2].endswith(f"  {100 * run.test.accuracy:5.2f}")
     assert len({line.rindex(".") for line in lines[1:-1]}) == 1  # the points stand below one another
     with (run.path / SPLITS).open(newline="", encoding="utf-8") as file:
@@ -90,7 +90,7 @@ def test_the_whole_demonstration_of_a_few_cells(
     text = run_demo(tmp_path / "run", overwrite=False, watch=Silent())
     assert "Deitsch et al. 2019, SVM" in text
     assert f"topwork predict {tmp_path / 'run'} {few[0][0].image} --top 2" in text
-    with pytest.raises(InputError, match=r"holds a run already"):
+    with pytest.raises(InputError, match=r"already contains a run"):
         run_demo(tmp_path / "run", overwrite=False, watch=Silent())
 
 
@@ -98,7 +98,7 @@ def test_without_the_package_its_install_line_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as told:
         load_cells()
-    assert str(told.value) == 'the demonstration needs an optional part: pip install "topwork[demo]"'
+    assert str(told.value) == 'the demo needs an optional part: pip install "topwork[demo]"'
 
 
 def test_a_package_without_its_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

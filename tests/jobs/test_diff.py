@@ -241,9 +241,9 @@ def test_no_run(listed: Lists, tmp_path: Path) -> None:
     [
         (b"id,split\n1,test\n", "'label'"),
         (b"id,split,label,prediction,probability,sha256\n1,test,cat\n", "row 2 has no prediction"),
-        (b"id,split,label,prediction,probability,sha256\n1,tset,cat,cat,0.5,00\n", "has the split 'tset'"),
-        (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,high,00\n", "the probability 'high'"),
-        (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,nan,00\n", "the probability 'nan'"),
+        (b"id,split,label,prediction,probability,sha256\n1,tset,cat,cat,0.5,00\n", "got 'tset'"),
+        (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,high,00\n", "got 'high'"),
+        (b"id,split,label,prediction,probability,sha256\n1,test,cat,cat,nan,00\n", "got 'nan'"),
         (b"id,split,label,prediction,probability,sha256\n" + b"x" * 200_000, "field larger than field limit"),
         (b"\xff\xfe\xfd", "can't decode byte"),
     ],
@@ -267,11 +267,11 @@ def difference(points: float, low: float, high: float, p_value: float) -> Differ
 def test_the_sentence() -> None:
     unsure = difference(0.019, -0.004, 0.041, 0.12)
     assert sentence(unsure) == (
-        "B is better than A by +1.9 points (95 % -0.4 to +4.1) on 269 common test images: not proven "
+        "B is better than A by +1.9 points (95 % -0.4 to +4.1) on 269 common test images: not significant "
         "(McNemar p = 0.12)"
     )
     assert "B is worse than A by -5.0 points" in sentence(difference(-0.05, -0.08, -0.02, 0.003))
-    assert sentence(difference(0.05, 0.02, 0.08, 0.003)).endswith(": proven (McNemar p = 0.003)")
+    assert sentence(difference(0.05, 0.02, 0.08, 0.003)).endswith(": significant (McNemar p = 0.003)")
     assert "equally good" in sentence(difference(0.0, -0.02, 0.02, 1.0))
 
 
@@ -281,11 +281,11 @@ def test_the_text() -> None:
     assert lines[2:6] == [
         "A: 85.0 % right (95 %: 80.0 to 90.0)",
         "B: 86.9 % right (95 %: 80.0 to 90.0)",
-        "fixed 30, broken 0, wrong in another way 0",
-        "test images that one run alone has, left out: 3 in A, 0 in B",
+        "fixed 30, broken 0, wrong in both but different 0",
+        "test images in only one run, not compared: 3 in A, 0 in B",
     ]
     assert lines[6] == "  fixed   0 (cat): dog 50 % → cat 99 %"
-    assert lines[10:] == ["  … and 26 more; --json has them all"]
+    assert lines[10:] == ["  … and 26 more; --json lists all"]
 
 
 def test_trained_runs(run: Run, shapes: Path, recipe: Recipe, tmp_path: Path) -> None:

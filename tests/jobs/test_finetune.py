@@ -135,7 +135,7 @@ def test_the_tuned_one_knows_its_doubt(tuned: Finetuned, frozen: Path, hard: Pat
 
 def test_rare_classes_count_more_where_asked(hard: Path, recipe: Recipe, frozen: Path) -> None:
     from topwork import load
-    from topwork.tuning.lesson import _weights
+    from topwork.tuning.data import _weights
 
     few = load(hard).select([*range(80), *range(80, 90)])
     classifier = Classifier.load(frozen)
@@ -182,17 +182,15 @@ def test_photos_that_are_elsewhere_or_not_the_same(
     before = contents(run)
     moved = copied(hard, tmp_path / "elsewhere")
     (moved / "long" / "000.png").unlink()
-    with pytest.raises(
-        InputError, match=r"expected the photos that .* learnt from; 1 of 160 are not there or were"
-    ):
+    with pytest.raises(InputError, match=r"expected the photos of the run .*; 1 of 160 are missing or have"):
         finetune(run, moved, recipe=QUICK)
     report = json.loads((run / REPORT).read_text(encoding="utf-8"))
     report["source"] = None
     (run / REPORT).write_text(json.dumps(report), encoding="utf-8")
-    with pytest.raises(InputError, match="doesn't say where its photos are; name them: topwork finetune"):
+    with pytest.raises(InputError, match="doesn't record where its photos are; give them: topwork finetune"):
         finetune(run, recipe=QUICK)
     (run / REPORT).write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it was changed since"):
+    with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it has been changed"):
         finetune(run, hard, recipe=QUICK)
     (run / REPORT).unlink()
     with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it can't be read"):
@@ -258,7 +256,7 @@ def test_killed_after_each_epoch_it_comes_to_the_same_end(
             process.send_signal(signal.SIGKILL)  # before or after the checkpoint: either must do
             assert seen
         Classifier.load(run)  # the frozen one, whole
-    with pytest.raises(InputError, match=rf"holds a run already; .*topwork finetune {run} --resume goes on"):
+    with pytest.raises(InputError, match=rf"already contains a run; .*: topwork finetune {run} --resume"):
         check_folder(run, overwrite=False)
     told = Listener()
     resumed = finetune(run, resume=True, watch=told)  # by the settings that it was begun with
@@ -307,7 +305,7 @@ def test_a_second_tuning_that_is_not_kept_leaves_the_first(
     before = contents(run)
     code, out, _ = call("finetune", run, "--cut", "block15", "--epochs", 1, "--rate", 1e-8)
     assert code == 0
-    assert f"{run} holds the earlier tuned classifier" in out
+    assert f"{run} contains the earlier tuned classifier" in out
     after = contents(run)
     assert json.loads(after.pop(REPORT)) == json.loads(before.pop(REPORT)) | {
         "finetune_not_kept": json.loads((run / REPORT).read_text())["finetune_not_kept"]

@@ -68,7 +68,7 @@ def test_a_row_an_image_and_the_failed_ones_with_their_reason(
     code, told, err = call("predict", run.path, noise, "--csv", out)
     assert (code, err) == (0, "")
     assert told.startswith(
-        f"{out} holds 302 images (2 can't be read; --retry-failed tries them again); 302 new in "
+        f"{out} contains 302 images (2 can't be read; --retry-failed retries them); 302 new in "
     )
     assert told.endswith(" images/s\n")
     rows = read(out)
@@ -112,7 +112,7 @@ def test_names_are_data_whatever_they_are(run: Run, tmp_path: Path, call: Topwor
     assert sorted(row["image"] for row in rows) == expected
     assert {row["error"] for row in rows} == {""}
     before = out.read_bytes()
-    assert call("predict", run.path, folder, "--csv", out)[1].endswith("all 8 images are there already\n")
+    assert call("predict", run.path, folder, "--csv", out)[1].endswith("already contains all 8 images\n")
     assert out.read_bytes() == before
 
 
@@ -220,7 +220,7 @@ def test_a_folder_that_has_grown(run: Run, few: Path, tmp_path: Path, call: Topw
     before = out.read_bytes()
     assert call("predict", run.path, few, "--csv", out) == (
         0,
-        f"{out}: all 6 images are there already\n",
+        f"{out} already contains all 6 images\n",
         "",
     )
     assert out.read_bytes() == before
@@ -245,13 +245,13 @@ def test_what_failed_is_tried_again_when_asked(run: Run, few: Path, tmp_path: Pa
     before = out.read_bytes()
     bad.write_bytes(picture)
     assert (
-        "all 7 images are there already (1 can't be read; --retry"
+        "already contains all 7 images (1 can't be read; --retry"
         in call("predict", run.path, few, "--csv", out)[1]
     )
     assert out.read_bytes() == before
     code, told, err = call("predict", run.path, few, "--csv", out, "--retry-failed")
     assert (code, err) == (0, f"{out}: 1 failed before: they are tried again\n")
-    assert f"{out} holds 7 images; 1 new in " in told
+    assert f"{out} contains 7 images; 1 new in " in told
     assert sorted(images(out)) == sorted(map(str, few.rglob("*.png")))
     assert {row["error"] for row in read(out)} == {""}
 
@@ -286,7 +286,7 @@ def test_another_classifier_or_other_options_are_refused(
     assert out.read_bytes() == before
     assert call("predict", other, few, "--csv", out, "--overwrite")[0] == 0
     assert out.read_bytes() == before  # made anew: the classifier's numbers are the same
-    assert call("predict", other, few, "--csv", out)[1].endswith("are there already\n")
+    assert call("predict", other, few, "--csv", out)[1].endswith("already contains all 6 images\n")
 
 
 @pytest.mark.parametrize("described", ["no", "of another", "damaged"])
@@ -407,7 +407,7 @@ def test_stopped_at_the_command_line(
     out = tmp_path / "out.csv"
     told = f"topwork: stopped; 0 images are in {out}: the same command goes on from there\n"
     assert call("predict", run.path, "-", "--csv", out) == (130, "", told)
-    told = "topwork: stopped; the same command begins anew; with --csv FILE it would go on\n"
+    told = "topwork: stopped; the same command starts over; with --csv FILE it would resume\n"
     assert call("predict", run.path, "-", "--json") == (130, "", told)
 
 
@@ -434,9 +434,7 @@ def test_nothing_readable_is_no_success(run: Run, tmp_path: Path, call: Topwork)
 
 def test_options_for_a_file_need_one(run: Run, few: Path, call: Topwork) -> None:
     for option in ("--overwrite", "--retry-failed"):
-        one_line(
-            call("predict", run.path, few, option), f"{option} goes with a file to write: add --csv FILE"
-        )
+        one_line(call("predict", run.path, few, option), f"{option} needs a file: add --csv FILE")
 
 
 # what is read

@@ -25,7 +25,7 @@ def test_a_run_is_not_written_over(run: Run, shapes: Path, recipe: Recipe, tmp_p
     with pytest.raises(InputError) as told:
         train(shapes, out, recipe=recipe)
     assert str(told.value) == (
-        f"{out}: holds a run already; choose another --out, or add --overwrite to replace it"
+        f"{out}: already contains a run; choose another --out, or add --overwrite to replace it"
     )
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     train(shapes, out, recipe=with_head(recipe, "mlp"), overwrite=True)
@@ -58,7 +58,7 @@ def test_other_peoples_files_are_not_touched(shapes: Path, recipe: Recipe, tmp_p
         with pytest.raises(InputError) as told:
             train(shapes, tmp_path, recipe=recipe, overwrite=overwrite)
         assert str(told.value) == (
-            f"{tmp_path}: expected a new or empty folder; it holds other files; choose another --out"
+            f"{tmp_path}: expected a new or empty folder; it contains other files; choose another --out"
         )
     (tmp_path / "thesis.tex").unlink()
     train(shapes, tmp_path, recipe=recipe, overwrite=True)
@@ -69,7 +69,9 @@ def test_a_file_in_the_way(shapes: Path, recipe: Recipe, tmp_path: Path) -> None
     (tmp_path / "run").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match=r"run: expected a folder to write the run to; it is a file; choose"):
         train(shapes, tmp_path / "run", recipe=recipe)
-    with pytest.raises(TopworkError, match=r"run/below: can't be made \(Not a directory\); choose another"):
+    with pytest.raises(
+        TopworkError, match=r"run/below: can't be created \(Not a directory\); choose another"
+    ):
         train(shapes, tmp_path / "run" / "below", recipe=recipe)
 
 
@@ -89,7 +91,7 @@ def test_a_disk_that_fills_while_the_run_is_written(tmp_path: Path, shapes: Path
     code, out, err = finished(start(*options, before=limit))
     assert (code, out) == (1, "")
     assert f"topwork: {tmp_path / 'run'}: the run can't be written (" in err
-    assert "free some space, or choose another --out. The features are kept" in err
+    assert "free some space, or choose another --out. The features are stored" in err
     with pytest.raises(InputError, match=r"it has no classifier.json"):
         Classifier.load(tmp_path / "run")
     assert run.path.is_dir()

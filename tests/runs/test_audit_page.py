@@ -155,7 +155,7 @@ def test_nothing_found_says_so(browser: Browser, tmp_path: Path) -> None:
     path.write_text(render_audit(made_up((), {"a": 3}), (), {}), encoding="utf-8")
     browser.open(path.as_uri())
     assert browser.errors == []
-    assert "Nothing to find fault with." in browser.run("document.getElementById('findings').innerText")
+    assert "No problems found." in browser.run("document.getElementById('findings').innerText")
 
 
 def test_with_ten_thousand_pictures_it_stays_below_ten_megabytes(

@@ -110,7 +110,7 @@ def test_filters_and_reset(page: Browser) -> None:
     page.run(f"said.value = {first!r}; said.dispatchEvent(new Event('change'))")
     cards = page.run("[...document.querySelectorAll('#gallery li')].map(l => l.innerText)")
     assert 0 < len(cards) < every
-    assert all(f"called {first}" in card for card in cards)
+    assert all(f"predicted: {first}" in card for card in cards)
     page.run("wrong.checked = false; wrong.dispatchEvent(new Event('change'))")
     assert page.run("document.querySelectorAll('#gallery li').length") > len(cards)
     page.run("reset.click()")
@@ -249,7 +249,7 @@ def test_report_is_written_again(call: Topwork, run: Run, tmp_path: Path, shapes
     shutil.copytree(run.path, folder)
     (folder / "report.html").unlink()
     code, out, _ = call("report", folder)
-    assert (code, out) == (0, f"{folder / 'report.html'} is the report\n")
+    assert (code, out) == (0, f"wrote {folder / 'report.html'}\n")
     assert (folder / "report.html").read_text("utf-8") == (run.path / "report.html").read_text("utf-8")
     one_line(call("report", tmp_path), "expected a folder that `topwork train` wrote")
 

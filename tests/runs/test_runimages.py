@@ -66,7 +66,7 @@ def test_a_class_and_a_copy_that_are_new_are_left_out(
     features, splits = as_before(features_of(more, backbone), run, CLASSES, told)
     assert features.dataset.classes == splits.train.classes == CLASSES
     assert {e.id for e in features.dataset} == {image.id for image in images_of(run)}
-    assert told.said == ["13 photos that the run doesn't know are left out; train again to use them"]
+    assert told.said == ["13 photos that are not in the run are left out; train again to use them"]
 
 
 def test_photos_that_were_renamed_are_known_by_their_bytes(
@@ -104,9 +104,7 @@ def test_photos_that_are_gone(photos: Path, run: Path, backbone: Backbone, tmp_p
     fewer = tmp_path / "fewer"
     shutil.copytree(photos, fewer)
     min((fewer / "square").iterdir()).unlink()
-    with pytest.raises(
-        InputError, match=r"; 1 of 36 are not there or were changed: give the same photos, or"
-    ):
+    with pytest.raises(InputError, match=r"; 1 of 36 are missing or have changed: give the same photos, or"):
         as_before(features_of(fewer, backbone), run, CLASSES, Silent())
 
 

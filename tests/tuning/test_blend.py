@@ -153,7 +153,7 @@ def test_one_graph_gives_what_both_give(
 
 def test_maps_of_two_side_by_side() -> None:
     """They tell what the tuned network says: its head's share of the slope, at each of its places."""
-    from topwork.classifiers.attention import Looker
+    from topwork.classifiers.attention import AttentionMapper
 
     backbone = load_backbone("efficientnet-lite0", size_px=64, precision="f32")
     single = backbone.graph
@@ -173,7 +173,7 @@ def test_maps_of_two_side_by_side() -> None:
     )
     side = backbone.facts.size_px
     pixels = random.integers(0, 256, (side, side, 3)).astype(np.uint8)
-    both, one = (Looker(c) for c in (made, alone))
+    both, one = (AttentionMapper(c) for c in (made, alone))
     half = 0.5 / blend.tuned_temperature
     np.testing.assert_allclose(both.logit_slopes(pixels, 1), half * one.logit_slopes(pixels, 1), atol=1e-5)
 

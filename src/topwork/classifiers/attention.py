@@ -28,7 +28,7 @@ HOTTEST = 0.65  # share of the overlay's colour at the strongest place
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Looker:
+class AttentionMapper:
     """Computes a classifier's maps; thread-safe.
 
     `possible` is False if the last layer has no spatial map: the network pools it itself, it is one pixel wide, or
@@ -38,8 +38,8 @@ class Looker:
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        looking = (TUNED,) if TUNED in classifier.blocks else (LAST_ROOTED, LAST)
-        self._blocks = [b for b in looking if b in classifier.blocks]
+        last_blocks = (TUNED,) if TUNED in classifier.blocks else (LAST_ROOTED, LAST)
+        self._blocks = [b for b in last_blocks if b in classifier.blocks]
         found = _with_places(graphs.single_view(classifier.backbone.graph))
         self.possible = found is not None and bool(self._blocks)
         if found is not None and self.possible:
@@ -56,7 +56,7 @@ class Looker:
         """
         facts, head = self._classifier.backbone.facts, self._classifier.head
         if not self.possible:
-            raise TopworkError(f"{facts}: its last layer has no places to look at; check `possible` first")
+            raise TopworkError(f"{facts}: its last layer has no spatial map; check `possible` first")
         shape = (facts.size_px, facts.size_px, 3)
         if pixels.shape != shape or pixels.dtype != np.uint8:
             raise InputError(f"`pixels` must be uint8 {shape}; got {pixels.dtype} {pixels.shape}")

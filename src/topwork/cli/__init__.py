@@ -1,1 +1,1 @@
-"""The command line: options, text, bars; no logic. Read `main` first."""
+"""The command line: options, output text and progress bars. Read `main` first."""

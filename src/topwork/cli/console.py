@@ -1,4 +1,4 @@
-"""What the command line shows: bars and lines on standard error, results on standard output."""
+"""Progress bars and messages on standard error. Results go to standard output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topwork.progress import Bar, Fetching
 
 
 class Console:
-    """Looks on for a person: a bar with rate and time left for each step, and lines above it."""
+    """Shows progress in a terminal: a bar with rate and remaining time for each step, and lines above it."""
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
@@ -22,13 +22,13 @@ class Console:
         self._end_fetching: Callable[[], None] = lambda: None
 
     def say(self, text: str) -> None:
-        """A line, above the bar if one is open."""
+        """Print a line, above the bar if one is open."""
         self._rich.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def download(self, title: str) -> Fetching:
-        """A bar with size, rate and time left; it opens with the first bytes and ends with the last.
+        """A bar with size, rate and remaining time, which opens with the first bytes and closes with the last.
 
-        Where nobody knows which those are, it ends when the next bar opens.
+        If the total size is unknown, it closes when the next bar opens.
         """
         from rich.progress import (
             BarColumn,
@@ -48,12 +48,12 @@ class Console:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         progress = Progress(*columns, console=self._rich, disable=not sys.stderr.isatty())
-        task = progress.add_task(f"fetching {title}", total=None)
+        task = progress.add_task(f"downloading {title}", total=None)
 
         def tell(done: int, total: int | None) -> None:
             if not progress.live.is_started:
                 self._end_fetching = progress.stop
-                atexit.register(progress.stop)  # broken off, it gives the cursor back
+                atexit.register(progress.stop)  # restores the cursor if the download is interrupted
                 progress.start()
             progress.update(task, completed=done, total=total)
             if total is not None and done >= total:
@@ -63,13 +63,13 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, total: int | None) -> Iterator[Bar]:
-        """A bar over `total` items; it goes away where the output is no terminal."""
+        """A bar over `total` items; not shown if standard error is not a terminal."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import Task as RichTask
         from rich.text import Text
 
         class Rate(TextColumn):
-            """Images a second, over the last seconds."""
+            """Images per second, over the last seconds."""
 
             def __init__(self) -> None:
                 super().__init__("")
@@ -100,6 +100,6 @@ class Console:
 
 
 def quieten_tensorflow() -> None:
-    """Its remarks about itself (instruction sets, retracing) are of no use between a bar's lines; errors are."""
+    """Suppress TensorFlow's messages below errors (instruction sets, retracing), which would disrupt the bars."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

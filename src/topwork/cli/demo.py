@@ -1,9 +1,9 @@
-"""The demonstration: defective solar cells, 2,624 electroluminescence photographs, beside the published scores.
+"""The demo: find defective solar cells in 2,624 electroluminescence photos, and compare with published scores.
 
 Data and scores: Deitsch et al. 2019, "Automatic classification of defective photovoltaic module cells in
-electroluminescence images" (https://doi.org/10.1016/j.solener.2019.02.067); package `elpv-dataset`. As there:
-any doubt counts as defective, unsure cells weigh a third or two thirds, and a quarter of the cells, stratified by
-label and by module type, is the test.
+electroluminescence images" (https://doi.org/10.1016/j.solener.2019.02.067); package `elpv-dataset`. As in that paper,
+every cell that may be defective is labelled defective, uncertain cells have a weight of 0.33 or 0.67, and a quarter
+of the cells, stratified by label and module type, is the test set.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PAPER = {"SVM": 82.44, "VGG-19, fine-tuned": 88.42}  # accuracy, %
 
 
 def load_cells() -> tuple[Dataset, list[str]]:
-    """The cells, labelled and weighted, and each one's module type ("mono" or "poly").
+    """The labelled and weighted cells, and the module type ("mono" or "poly") of each.
 
     Raises:
         MissingExtra: `elpv-dataset` is not installed.
     """
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise MissingExtra("the demonstration", "demo")
+        raise MissingExtra("the demo", "demo")
     folder = Path(spec.origin).parent / "data"
     try:
         with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
@@ -58,23 +58,23 @@ def split_cells(dataset: Dataset, types: list[str], *, seed: int) -> Dataset:
 
 
 def run_demo(out: Path, *, overwrite: bool, watch: Watch) -> str:
-    """Train on the cells, and tell how that went beside the paper's scores."""
+    """Train on the cells, and report the scores with the paper's."""
     cells, types = load_cells()
-    watch.say(f"{len(cells)} photographs of solar cells: which ones are defective?")
+    watch.say(f"{len(cells)} photos of solar cells: which are defective?")
     run = train(split_cells(cells, types, seed=0), out, recipe=Recipe(), overwrite=overwrite, watch=watch)
     return f"{run_text(run)}\n\n{beside_paper(run)}\n\n{_what_next(run, cells)}"
 
 
 def beside_paper(run: Run) -> str:
-    """The test scores, plain and weighted, in a table with the paper's."""
+    """A table of the test accuracy, weighted and unweighted, and the paper's."""
     assert run.test is not None
     assert run.test.weighted_accuracy is not None
     lines = ["                                          accuracy, %"]
     lines += [f"{'Deitsch et al. 2019, ' + name:40}  {score:5.2f}" for name, score in PAPER.items()]
     lines += [
-        f"{'this run, unsure cells weighted':40}  {100 * run.test.weighted_accuracy:5.2f}",
-        f"{'this run, all cells alike':40}  {100 * run.test.accuracy:5.2f}",
-        f"One split of {run.test.n} test cells; the paper's is another. docs/benchmarks.md has the mean over ten.",
+        f"{'this run, weighted by certainty':40}  {100 * run.test.weighted_accuracy:5.2f}",
+        f"{'this run, unweighted':40}  {100 * run.test.accuracy:5.2f}",
+        f"One split with {run.test.n} test cells, different from the paper's; docs/benchmarks.md has ten splits.",
     ]
     return "\n".join(lines)
 
@@ -85,6 +85,6 @@ def _what_next(run: Run, cells: Dataset) -> str:
         [
             "Try next:",
             f"  topwork predict {run.path} {example} --top 2",
-            "  topwork train YOUR_PHOTOS --out runs/mine      (one sub-folder a class)",
+            "  topwork train YOUR_PHOTOS --out runs/mine      (one sub-folder per class)",
         ]
     )

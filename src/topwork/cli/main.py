@@ -37,9 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cache_app = typer.Typer(
-    help="What is kept between runs: features and unpacked archives.", no_args_is_help=True
-)
+cache_app = typer.Typer(help="Show or clear the cache: features and unpacked archives.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(modules_app, name="modules")
 
@@ -48,7 +46,7 @@ app.add_typer(modules_app, name="modules")
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing; use what is kept.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
 ) -> None:
     """Options for all commands."""
     if offline:
@@ -64,22 +62,22 @@ def options(
 @with_settings("split", "strict", "backbone", "head", "finetune.mode", "finetune.minutes", "finetune.augment")
 def train(
     data: Annotated[
-        str, typer.Argument(help="A folder with one sub-folder a class, a manifest, or an archive.")
+        str, typer.Argument(help="A folder with one sub-folder per class, a manifest, or an archive.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the run goes: a new folder.", rich_help_panel="Output")],
+    out: Annotated[Path, typer.Option(help="A new folder for the run.", rich_help_panel="Output")],
     given: Given,
     fixes: Annotated[
         Path | None,
-        typer.Option(help="An audit's fixes.csv, as you have edited it.", rich_help_panel="Data"),
+        typer.Option(help="An audit's fixes.csv, with your edits.", rich_help_panel="Data"),
     ] = None,
     recipe: RecipeFile = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the run that --out holds.", rich_help_panel="Output"),
+        typer.Option("--overwrite", help="Replace an existing run in --out.", rich_help_panel="Output"),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on labelled photos and test it on some that it has not seen."""
+    """Train a classifier on labelled photos, and test it on held-out ones."""
     from topwork.cli.console import Console
     from topwork.cli.text.run import run_json, run_text
     from topwork.jobs.train import train as run_training
@@ -101,7 +99,7 @@ def evaluate(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Score a classifier on other labelled photos."""
+    """Evaluate a classifier on other labelled photos."""
     from topwork.classifiers.classifier import Classifier
     from topwork.cli.console import Console
     from topwork.cli.text.run import evaluation_json, evaluation_text
@@ -115,7 +113,7 @@ def evaluate(
     if seen:
         n = scored.evaluation.n
         console.say(
-            f"warning: {seen} of these {n} images were learned from: this score flatters the classifier"
+            f"warning: {seen} of these {n} images were used in training, so the score is overoptimistic"
         )
     print(evaluation_json(scored, learned_from=seen) if as_json else evaluation_text(scored))
 
@@ -132,7 +130,7 @@ app.command()(serve)
 
 @cache_app.command("info")
 def cache_info(as_json: Json = False) -> None:
-    """Show what the cache holds, and where it is."""
+    """Show the cache's location and contents."""
     from topwork.cli.text.cache import cache_json, cache_text
     from topwork.storage.cache import info
 
@@ -142,10 +140,11 @@ def cache_info(as_json: Json = False) -> None:
 @cache_app.command("clear")
 def cache_clear(
     fingerprint: Annotated[
-        str | None, typer.Argument(help="One backbone's features alone, by its first digits.")
+        str | None,
+        typer.Argument(help="Delete only the features with this fingerprint, or its first digits."),
     ] = None,
 ) -> None:
-    """Delete what the cache holds; it is computed again when it is needed."""
+    """Delete the cache's contents; they are computed again when needed."""
     from topwork.cli.text.cache import size_text
     from topwork.storage.cache import clear
 
@@ -154,10 +153,10 @@ def cache_clear(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/demo"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+    out: Annotated[Path, typer.Option(help="A new folder for the run.")] = Path("runs/demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run in --out.")] = False,
 ) -> None:
-    """Find defective solar cells: 2,624 photographs, and the score beside the paper's."""
+    """Find defective solar cells in 2,624 photos, and compare the score with a paper's."""
     from topwork.cli.console import Console
     from topwork.cli.demo import run_demo
 
@@ -169,7 +168,10 @@ def _stop(*_: object) -> None:
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 failed, 2 the input is wrong; one line says why, a traceback with --debug."""
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 invalid input, 130 stopped.
+
+    Errors are printed as one line; with --debug, as a traceback.
+    """
     signal.signal(signal.SIGINT, _stop)
     quieten_tensorflow()
     debug = "--debug" in sys.argv
@@ -181,7 +183,7 @@ def main() -> None:
         print(f"topwork: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Stopped as stop:
-        kept = "stopped; features and downloads are kept: the same command goes on from there"
+        kept = "stopped; computed features and downloads are kept: run the same command to resume"
         print(f"topwork: {str(stop) or kept}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
@@ -192,9 +194,9 @@ def main() -> None:
 
 
 def _unparsed(error: Any) -> str:
-    """What the option parser has to say, in one line; the whole help where nothing was asked for.
+    """The option parser's error in one line, or the complete help if there were no arguments.
 
-    Known by its methods: the parser's errors have no public name that all its versions share.
+    Its exceptions have no public name in all versions, so they are recognised by their methods.
     """
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(error.format_message())

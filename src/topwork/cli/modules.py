@@ -9,25 +9,23 @@ import typer
 
 from topwork.recipe import PixelChoice
 
-modules_app = typer.Typer(help="Published networks: look, fetch, remove.", no_args_is_help=True)
+modules_app = typer.Typer(help="List, inspect, download or remove published networks.", no_args_is_help=True)
 
-Handle = Annotated[str, typer.Argument(help="A name, an address, kaggle:…, hf:…, keras:…, or a path.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
-]
+Handle = Annotated[str, typer.Argument(help="A name, a URL, kaggle:…, hf:…, keras:…, or a path.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON object on standard output.")]
 
 
 @modules_app.command("list")
 def modules_list(
     words: Annotated[
-        list[str] | None, typer.Argument(help="With --known: words that the name holds.")
+        list[str] | None, typer.Argument(help="With --known: words in the module's name.")
     ] = None,
     known: Annotated[
-        bool, typer.Option("--known", help="Published modules, instead of those fetched.")
+        bool, typer.Option("--known", help="List published modules instead of downloaded ones.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the modules that were fetched or converted, or those that the catalog knows."""
+    """List downloaded and converted modules, or those in the catalog."""
     from topwork.backbones.hub import catalog
     from topwork.backbones.kept import kept_modules
     from topwork.cli.text import modules as text
@@ -44,10 +42,10 @@ def modules_list(
 def modules_info(
     handle: Handle,
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    pixels: Annotated[PixelChoice, typer.Option(help="The values it wants.")] = "auto",
+    pixels: Annotated[PixelChoice, typer.Option(help="The range of its input.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Show what a module takes and gives, whose it is, and what was assumed. Fetches it if need be."""
+    """Show a module's input, features, source and licence, and what was assumed. Downloads it if needed."""
     from topwork.backbones.module import load_module
     from topwork.cli.console import Console
     from topwork.cli.text.modules import module_json, module_text
@@ -58,18 +56,18 @@ def modules_info(
 
 @modules_app.command("pull")
 def modules_pull(handle: Handle) -> None:
-    """Fetch a module now, to have it when offline."""
+    """Download a module for later use, for instance offline."""
     from topwork.backbones.kept import pull
     from topwork.cli.console import Console
 
     console = Console()
     path = pull(handle, progress=console.download(handle), say=console.say)
-    print(f"{handle}: {path or 'converted and kept'}")
+    print(f"{handle}: {path or 'converted and stored'}")
 
 
 @modules_app.command("remove")
 def modules_remove(handle: Handle) -> None:
-    """Delete what was fetched or converted of a module."""
+    """Delete a module's downloaded and converted files."""
     from topwork.backbones.kept import remove
     from topwork.cli.text.cache import size_text
 
@@ -79,13 +77,13 @@ def modules_remove(handle: Handle) -> None:
 @modules_app.command("publish")
 def modules_publish(
     handle: Handle,
-    out: Annotated[Path, typer.Option(help="Where the SavedModel goes: a new folder.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the SavedModel.")],
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
-    pixels: Annotated[PixelChoice, typer.Option(help="The values that the module given wants.")] = "auto",
+    pixels: Annotated[PixelChoice, typer.Option(help="The range of the given module's input.")] = "auto",
 ) -> None:
-    """Write a module's trunk as a reusable TF2 SavedModel: a feature vector, trainable."""
+    """Write a module's trunk as a reusable, trainable TF2 SavedModel that returns a feature vector."""
     from topwork.cli.console import Console
     from topwork.jobs.export import publish_module
 
     path = publish_module(handle, out, size_px=size, pixels=pixels, progress=Console().download(handle))
-    print(f"{path} holds the module; hub.KerasLayer({str(path)!r}) loads it")
+    print(f"{path} contains the module; load it with hub.KerasLayer({str(path)!r})")

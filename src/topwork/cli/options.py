@@ -1,4 +1,4 @@
-"""Options made from the recipe's settings, and those that several commands share."""
+"""Options derived from the recipe's settings, and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typer.core import TyperCommand
 from topwork.errors import InputError
 from topwork.recipe import Recipe, Setting, settings
 
-Given = dict[str, Any]  # what the command line sets, by the settings' paths: {"backbone.size_px": 64}
+Given = dict[str, Any]  # settings given on the command line, by path: {"backbone.size_px": 64}
 Command = Callable[..., None]
 
 Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print JSON on standard output, and nothing else.",
+        help="Print only JSON on standard output.",
         rich_help_panel="Output",
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an image that can't be read.")]
 RecipeFile = Annotated[
     Path | None,
-    typer.Option(help="Settings from a file, such as a run's recipe.toml; options override them."),
+    typer.Option(help="A file with settings, such as a run's recipe.toml; options override it."),
 ]
 
 
@@ -37,7 +37,7 @@ class HelpWithHeadings(TyperCommand):
     """A command whose help lists its options under headings, in plain text."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, and the options below their headings."""
+        """Write the arguments, and the options under their headings."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             is_argument = parameter.param_type_name == "argument"
@@ -52,11 +52,11 @@ class HelpWithHeadings(TyperCommand):
 
 
 def with_settings(*paths: str, default: str = "") -> Callable[[Command], Command]:
-    """Give a command an option for each setting at `paths`, in place of its parameter `given: Given`.
+    """Replace a command's parameter `given: Given` by an option for each setting at `paths`.
 
     Args:
-        paths: of settings, or of parts of a recipe for all that is in them.
-        default: what the help says of each default, if they aren't the recipe's.
+        paths: of settings, or of parts of a recipe, for all their settings.
+        default: the text for each default in the help, if it is not the recipe's.
     """
     known = list(settings(Recipe()))
     chosen = [s for path in paths for s in known if f"{s.path}.".startswith(f"{path}.")]
@@ -97,7 +97,7 @@ def _shown(setting: Setting) -> str:
 
 
 def over(base: Any, given: Given) -> Any:
-    """A recipe, or a part of it, with the settings given."""
+    """A recipe, or a part of it, with the given settings."""
     parts: dict[str, Given] = {}
     for path, value in given.items():
         name, _, rest = path.partition(".")
@@ -107,18 +107,18 @@ def over(base: Any, given: Given) -> Any:
 
 
 def recipe_from(file: Path | None, given: Given) -> Recipe:
-    """The recipe in `file`, or the defaults, with the settings given."""
+    """The recipe in `file`, or the default one, with the given settings."""
     recipe: Recipe = over(Recipe.load(file) if file else Recipe(), given)
     return recipe
 
 
 def refuse_unused(given: Given, recipe: Recipe) -> None:
-    """Raise `InputError` for options of fine-tuning where there is none."""
+    """Raise `InputError` for fine-tuning options without fine-tuning."""
     tuning = given.keys() - {"finetune.mode"}
     idle = [s for s in settings(recipe) if s.path in tuning and s.path.startswith("finetune.")]
     if idle and recipe.finetune.mode == "head":
         names = ", ".join(_option(s).partition("/")[0] for s in idle)
         raise InputError(
-            f"{names}: expected only with fine-tuning, which is off; add --finetune tail, full or auto, or omit "
+            f"{names}: only used with fine-tuning, which is off; add --finetune tail, full or auto, or omit "
             f"{'it' if len(idle) == 1 else 'them'}"
         )

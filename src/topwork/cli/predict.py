@@ -27,10 +27,10 @@ BAR_AFTER_S = 2.0
 
 
 class PredictCommand(TyperCommand):
-    """`--csv` without a name prints, as it did before it took one: it is read as `--csv -`."""
+    """Accepts `--csv` without a file name, and reads it as `--csv -`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments, with the name that `--csv` lacks at the end or before another option."""
+        """Parse the arguments after adding "-" to a `--csv` that is last or followed by another option."""
         end = args.index("--") if "--" in args else len(args)
         given: list[str] = []
         for i, argument in enumerate(args):
@@ -46,27 +46,28 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(help="Files, folders, glob patterns; - for paths on standard input.")
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="The number of classes to show.")] = 1,
     coverage: Annotated[
-        float | None, typer.Option(help="Name all classes that hold the truth so often, such as 0.95.")
+        float | None,
+        typer.Option(help="Show a set of classes that contains the true one this often, such as 0.95."),
     ] = None,
     csv: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write a row an image, on from where it was broken off; - prints."),
+        typer.Option(metavar="FILE", help="Append a row per image, resuming if interrupted; -: print them."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the --csv file anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --csv file.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try what failed in the --csv file again.")
+        bool, typer.Option("--retry-failed", help="Retry the images that failed in the --csv file.")
     ] = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Name the class of each photo, or say that it is none of these."""
+    """Predict the class of each photo, or that it is none of them."""
     options: dict[str, Any] = {"top": top, "coverage": coverage, "strict": strict}
     if csv in (None, "-"):
         if overwrite or retry_failed:
             option = "--overwrite" if overwrite else "--retry-failed"
-            raise InputError(f"{option} goes with a file to write: add --csv FILE")
+            raise InputError(f"{option} needs a file: add --csv FILE")
         any_read = _print(run, images, csv=csv, as_json=as_json, **options)
     else:
         from topwork.cli.console import Console
@@ -105,11 +106,11 @@ def _print(
             watched = results if sys.stdout.isatty() else _watched(results, console)
             return show(watched, top=top, least=least)
     except Stopped:
-        raise Stopped("stopped; the same command begins anew; with --csv FILE it would go on") from None
+        raise Stopped("stopped; the same command starts over; with --csv FILE it would resume") from None
 
 
 def _watched(results: Iterable[Prediction], watch: Watch) -> Iterator[Prediction]:
-    """The same, with a bar on standard error once it takes longer than two seconds."""
+    """The same predictions, with a bar on standard error after two seconds."""
     began, advance = time.monotonic(), None
     with ExitStack() as stack:
         for number, prediction in enumerate(results, 1):
@@ -130,13 +131,13 @@ def _paths(given: list[str]) -> Iterable[str]:
 
 
 def _bulk_text(bulk: Bulk) -> str:
-    """What the file holds, and how quickly it came."""
-    failed = f" ({bulk.failed:,} can't be read; --retry-failed tries them again)" if bulk.failed else ""
+    """The contents of the file, and the speed."""
+    failed = f" ({bulk.failed:,} can't be read; --retry-failed retries them)" if bulk.failed else ""
     images = f"{bulk.images:,} image{'' if bulk.images == 1 else 's'}"
     if not bulk.new:
-        return f"{bulk.csv}: all {images} are there already{failed}"
+        return f"{bulk.csv} already contains all {images}{failed}"
     speed = f"{bulk.new:,} new in {bulk.seconds:.1f} s, {bulk.new / bulk.seconds:,.0f} images/s"
-    return f"{bulk.csv} holds {images}{failed}; {speed}"
+    return f"{bulk.csv} contains {images}{failed}; {speed}"
 
 
 def _bulk_json(bulk: Bulk) -> str:

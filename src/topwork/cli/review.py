@@ -1,4 +1,4 @@
-"""The commands that look data and runs over: audit, report, diff."""
+"""The commands `audit`, `report` and `diff`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def audit(
     recipe: RecipeFile = None,
     as_json: Json = False,
 ) -> None:
-    """Find copies, leaks, wrong labels, odd and unreadable pictures; nothing is changed."""
+    """Find near-duplicates, leaks, mislabelled, odd and unreadable pictures, without changing anything."""
     from topwork.cli.console import Console
     from topwork.cli.text.audit import audit_json, audit_text
     from topwork.jobs.audit import audit as run_audit
@@ -32,21 +32,21 @@ def audit(
 
 def report(
     run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
-    data: Annotated[str | None, typer.Argument(help="Its photos, if they are elsewhere now.")] = None,
+    data: Annotated[str | None, typer.Argument(help="Its photos, if they have moved.")] = None,
 ) -> None:
-    """Write a run's report.html anew: one page, to look at and to send."""
+    """Write a run's report.html again, a self-contained page."""
     from topwork.cli.console import Console
     from topwork.runs.report.write import write_report
 
-    print(f"{write_report(run, data, watch=Console())} is the report")
+    print(f"wrote {write_report(run, data, watch=Console())}")
 
 
 def diff(
     a: Annotated[Path, typer.Argument(help="A run.")],
-    b: Annotated[Path, typer.Argument(help="Another, of the same photos.")],
+    b: Annotated[Path, typer.Argument(help="Another run on the same photos.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two runs on their common test images: which is better, and how sure is that?"""
+    """Compare two runs on their common test images, with a significance test."""
     from topwork.cli.text.diff import diff_json, diff_text
     from topwork.jobs.diff import compare_runs
 

@@ -24,16 +24,16 @@ def serve(
     ] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Largest picture, in pixels.")] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Most seconds to receive a body, and to answer it.")
+        float | None, typer.Option(help="Most seconds to receive a request, and to answer it.")
     ] = None,
     queue: Annotated[int | None, typer.Option(min=1, help="Most pictures queued; more get 429.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Pictures run at once; default: one per core.")
+        int | None, typer.Option(min=1, help="Pictures processed at once; default: one per core.")
     ] = None,
     reload: Annotated[bool, typer.Option(help="Reload a run when its folder changes.")] = True,
     page: Annotated[bool, typer.Option(help="Serve a page to try it in a browser.")] = True,
 ) -> None:
-    """Serve predictions over HTTP, with a page to try it; until Ctrl-C."""
+    """Serve predictions over HTTP, with a page to try them, until Ctrl-C."""
     from topwork.serving.running import serve as run_server
     from topwork.serving.settings import Limits
 

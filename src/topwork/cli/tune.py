@@ -1,4 +1,4 @@
-"""The commands that tune a network, and that say whether it would pay."""
+"""The commands `advise` and `finetune`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def advise(
     recipe: RecipeFile = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether tuning the network would pay for these photos, by how much, and in what time."""
+    """Predict whether fine-tuning would improve accuracy on these photos, by how much, and how long it would take."""
     from topwork.cli.console import Console
     from topwork.cli.text.advice import advice_json, advice_text
     from topwork.jobs.advise import advise as run_advice
@@ -34,7 +34,7 @@ def advise(
 def finetune(
     run: Annotated[Path, typer.Argument(help="A folder that `topwork train` wrote.")],
     given: Given,
-    data: Annotated[str | None, typer.Argument(help="Its photos, if they are elsewhere now.")] = None,
+    data: Annotated[str | None, typer.Argument(help="Its photos, if they have moved.")] = None,
     mode: Annotated[
         Literal["tail", "full"] | None,
         typer.Option(
@@ -44,11 +44,11 @@ def finetune(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Resume one that was interrupted.", rich_help_panel="Fine-tuning"),
+        typer.Option("--resume", help="Resume an interrupted fine-tuning.", rich_help_panel="Fine-tuning"),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tune the network of a run; keep what comes of it where it is better."""
+    """Fine-tune the network of a run, and keep the result if it is better."""
     from topwork.cli.console import Console
     from topwork.cli.text.tuning import finetuned_json, finetuned_text
     from topwork.jobs.finetune import finetune as run_tuning

@@ -1,1 +1,1 @@
-"""The folder that a training writes. Read `folder` first."""
+"""The folder that `topwork train` writes. Read `folder` first."""

@@ -1,4 +1,4 @@
-"""The images of a run: its list of them, and the same images found again where the photos lie now."""
+"""A run's images: find the same images again, with the labels and splits that the run used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from topwork.runs.record import RunImage, images_of
 
 
 def trained_on(folder: Path) -> frozenset[bytes]:
-    """The SHA-256 of each image that the run in `folder` learned from: its training and validation parts.
+    """The SHA-256 of each training and validation image of the run in `folder`.
 
     Raises:
-        InputError: the run's list of images is missing, or damaged.
+        InputError: the run's list of images is missing or damaged.
     """
     return frozenset(image.key for image in images_of(folder) if image.part != "test")
 
@@ -26,13 +26,13 @@ def trained_on(folder: Path) -> frozenset[bytes]:
 def as_before(
     features: Features, folder: Path, classes: tuple[str, ...], watch: Watch
 ) -> tuple[Features, Splits]:
-    """The images that the run knows, with the parts, labels and groups that they had in it.
+    """The run's images, with the splits, labels and groups that they had in the run.
 
-    Its photos may have been relabelled or left out by fixes, and copies found. They are known by name and bytes;
-    where photos were moved or renamed, by their bytes.
+    These may differ from the source's, because fixes relabel and remove photos, and near-duplicates are grouped.
+    Images are matched by name and content, or by content alone if they were moved or renamed.
 
     Raises:
-        InputError: images that the run learnt from are missing.
+        InputError: some of the run's images are missing.
     """
     known = images_of(folder)
     named = {(image.id, image.key): image for image in known}
@@ -47,12 +47,12 @@ def as_before(
     missing = sum(map(len, elsewhere.values()))
     if missing:
         raise InputError(
-            f"{features.dataset.name}: expected the photos that {folder} learnt from; {missing} of {len(known)} "
-            "are not there or were changed: give the same photos, or train again"
+            f"{features.dataset.name}: expected the photos of the run {folder}; {missing} of {len(known)} are "
+            "missing or have changed: give the same photos, or train again"
         )
     new = len(pairs) - len(mine)
     if new:
-        watch.say(f"{new} photos that the run doesn't know are left out; train again to use them")
+        watch.say(f"{new} photos that are not in the run are left out; train again to use them")
     rows = sorted(mine)
     examples = tuple(
         dataclasses.replace(pairs[i][0], label=mine[i].label, group=mine[i].group, split=None) for i in rows

@@ -1,4 +1,4 @@
-"""The one reader and writer of a run's `splits.csv` and `report.json`."""
+"""Read and write a run's `splits.csv` and `report.json`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ COLUMNS = ("id", "split", "label", "prediction", "probability", "sha256", "group
 
 @dataclass(frozen=True, slots=True)
 class RunImage:
-    """An image of a run, as its list has it."""
+    """A row of a run's `splits.csv`."""
 
     id: str
     part: str  # train, validation or test
     label: str
-    prediction: str  # the likeliest class by the run's classifier
-    probability: float  # and its probability, 0 to 1
+    prediction: str  # the class predicted by the run's classifier
+    probability: float  # of `prediction`, 0 to 1
     key: bytes  # SHA-256 of the image's bytes
     group: str | None
 
 
 def images_for(classifier: Classifier, features: Features, splits: Splits) -> tuple[RunImage, ...]:
-    """One record an image, in the order of `features`.
+    """One record per image, in the order of `features`.
 
-    On training images a classifier flatters itself: only those of `test` tell how good it is.
+    Predictions on training images are overoptimistic; only those on test images show the classifier's accuracy.
     """
     part_of = {e.id: name for name in PARTS for e in getattr(splits, name)}
     probabilities = classifier.probabilities(features.matrix(classifier.blocks))
@@ -68,10 +68,10 @@ def write_images(folder: Path, images: Iterable[RunImage]) -> None:
 
 
 def images_of(folder: str | Path) -> tuple[RunImage, ...]:
-    """The images of a run, in the order of its list.
+    """The images of a run, in the order of its `splits.csv`.
 
     Raises:
-        InputError: no run, or its list of images is damaged.
+        InputError: it is not a run, or its list of images is damaged.
     """
     path = Path(folder) / SPLITS
     try:
@@ -86,24 +86,24 @@ def images_of(folder: str | Path) -> tuple[RunImage, ...]:
         ) from None
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: expected a run's list of images; it can't be read ({error}); copy the run's folder whole"
+            f"{path}: expected a run's list of images; it can't be read ({error}); copy the complete run folder"
         ) from None
 
 
 def _image(line: Mapping[str, str], at: int) -> RunImage:
-    """Raises: KeyError or ValueError, saying what is wrong, where the line isn't one that a run writes."""
+    """Parse a line. Raises KeyError or ValueError, with the reason, if it is invalid."""
     known = {name: line[name] for name in COLUMNS[:-1]}
     empty = [name for name in known if not line[name] and name != "label"]
     if empty:
         raise ValueError(f"row {at} has no {empty[0]}")
     if line["split"] not in PARTS:
-        raise ValueError(f"row {at} has the split {line['split']!r}; expected one of {', '.join(PARTS)}")
+        raise ValueError(f"row {at}: split must be one of {', '.join(PARTS)}; got {line['split']!r}")
     try:
         probability = float(line["probability"])
     except ValueError:
         probability = -1.0
     if not 0 <= probability <= 1:
-        raise ValueError(f"row {at} has the probability {line['probability']!r}; expected a number in 0..1")
+        raise ValueError(f"row {at}: probability must be in 0..1; got {line['probability']!r}")
     return RunImage(
         id=line["id"],
         part=line["split"],
@@ -130,7 +130,7 @@ def write_report_json(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a training wrote.
+    """Read a JSON object written by `topwork train`.
 
     Raises:
         InputError: it is missing or damaged.
@@ -142,17 +142,17 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected a file that `topwork train` wrote; it can't be read ({error})"
         ) from None
     if not isinstance(plain, dict):
-        raise InputError(f"{path}: expected a file that `topwork train` wrote; it was changed since")
+        raise InputError(f"{path}: expected a file that `topwork train` wrote; it has been changed")
     return plain
 
 
 def source_of(folder: Path, mend: str) -> str:
-    """Where the run's photos were when it was made.
+    """The location of the run's photos when it was trained.
 
     Raises:
-        InputError: it doesn't say; `mend` is what the user can do then.
+        InputError: the run doesn't record it; the message ends with `mend`, what the user can do.
     """
     found = read_report(folder).get("source")
     if not isinstance(found, str):
-        raise InputError(f"{folder}: doesn't say where its photos are; {mend}")
+        raise InputError(f"{folder}: doesn't record where its photos are; {mend}")
     return found

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from topwork.classifiers.attention import overlay
 from topwork.errors import ImageError
-from topwork.serving.models import Look, Served
+from topwork.serving.models import ClassifiedPicture, Served
 
 
 class Told(BaseModel):
@@ -65,7 +65,7 @@ def model_answer(served: Served) -> dict[str, Any]:
         "rejects": classifier.novelty is not None,
         "test": served.test,
         "explains": [
-            *(["map"] if served.looker.possible else []),
+            *(["map"] if served.mapper.possible else []),
             *(["neighbours"] if served.neighbours is not None else []),
         ],
         "coverage": calibration is not None and calibration.images > 0,
@@ -84,10 +84,10 @@ def picture_answer(
 ) -> dict[str, Any]:
     """The prediction for one picture, or the error if it can't be read."""
     try:
-        look = served.look(data, most_pixels=most_pixels)
+        result = served.classify(data, most_pixels=most_pixels)
     except ImageError as error:
         return {"image": number, "error": {"code": "unreadable_image", "message": str(error)}}
-    prediction = look.prediction
+    prediction = result.prediction
     name, probability = prediction.top()[0]
     answer: dict[str, Any] = {
         "image": number,
@@ -100,19 +100,19 @@ def picture_answer(
     }
     if least is not None:
         answer["set"] = [c for c, _ in prediction.at_least(least)]
-    return answer | _explained(served, look, explain)
+    return answer | _explained(served, result, explain)
 
 
-def _explained(served: Served, look: Look, explain: frozenset[str]) -> dict[str, Any]:
+def _explained(served: Served, result: ClassifiedPicture, explain: frozenset[str]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
-    if "map" in explain and served.looker.possible:
-        assert look.prediction.probabilities is not None
-        heat = served.looker.map(look.pixels, int(look.prediction.probabilities.argmax()))
-        parts["map"] = _data("png", _png(overlay(look.pixels, heat)))
+    if "map" in explain and served.mapper.possible:
+        assert result.prediction.probabilities is not None
+        heat = served.mapper.map(result.pixels, int(result.prediction.probabilities.argmax()))
+        parts["map"] = _data("png", _png(overlay(result.pixels, heat)))
     if "neighbours" in explain and served.neighbours is not None:
         parts["neighbours"] = [
             {"label": n.label, "similarity": round(n.similarity, 4), "thumbnail": _data("jpeg", n.thumbnail)}
-            for n in served.neighbours.nearest(look.features)
+            for n in served.neighbours.nearest(result.features)
         ]
     return parts
 

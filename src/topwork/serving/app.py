@@ -20,12 +20,12 @@ from starlette.exceptions import HTTPException
 from topwork.errors import InputError
 from topwork.serving import kserve
 from topwork.serving.answers import Answers, Problem, model_answer, picture_answer
-from topwork.serving.figures import Figures
 from topwork.serving.guard import Guard, State, problem
 from topwork.serving.intake import Intake, pictures_of
+from topwork.serving.metrics import Metrics
 from topwork.serving.models import Registry, Served
 from topwork.serving.settings import Limits, Refused
-from topwork.serving.work import Desk
+from topwork.serving.work_queue import WorkQueue
 
 PAGE = Path(__file__).with_name("page")
 KINDS = {"index.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript"}
@@ -77,27 +77,27 @@ def make_app(
     page: bool,
 ) -> tuple[Any, State]:
     """The complete ASGI application."""
-    desk, intake, state = Desk(limits, workers=workers), Intake(limits), State()
-    figures = Figures(desk, intake)
+    queue, intake, state = WorkQueue(limits, workers=workers), Intake(limits), State()
+    metrics = Metrics(queue, intake)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncGenerator[None, None]:
-        task = asyncio.create_task(_watch(registry, desk, figures)) if reload else None
+        task = asyncio.create_task(_watch(registry, queue, metrics)) if reload else None
         yield
         if task:
             task.cancel()
 
     app = FastAPI(title="Topwork", version=version("topwork"), lifespan=life, docs_url=None, redoc_url=None)
-    _predicting(app, registry, desk, intake, figures)
-    _protocol(app, registry, desk, intake, figures, state)
-    _health(app, figures, state)
+    _predicting(app, registry, queue, intake, metrics)
+    _protocol(app, registry, queue, intake, metrics, state)
+    _health(app, metrics, state)
     if page:
         _page(app)
     _failures(app)
-    return Guard(app, figures=figures, state=state, token=token, local=local), state
+    return Guard(app, metrics=metrics, state=state, token=token, local=local), state
 
 
-def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, figures: Figures) -> None:
+def _predicting(app: FastAPI, registry: Registry, queue: WorkQueue, intake: Intake, metrics: Metrics) -> None:
     @app.post(
         "/v1/predict",
         response_model=None,
@@ -120,10 +120,10 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, fi
             least = None if coverage is None else served.classifier.least_probability(coverage)
         except InputError as error:
             raise Refused(400, "bad_request", str(error)) from None
-        desk.check()
+        queue.check()
         async with intake.body(request) as body:
             pictures = await pictures_of(request, body, intake.limits)
-            answers = await desk.do(
+            answers = await queue.run(
                 [
                     partial(
                         picture_answer,
@@ -139,7 +139,7 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, fi
                 ]
             )
         for answer in answers:
-            figures.picture(served.name, rejected=answer.get("rejected"))
+            metrics.picture(served.name, rejected=answer.get("rejected"))
         if all("error" in answer for answer in answers):
             first = answers[0]["error"]
             raise Refused(422, first["code"], first["message"])
@@ -157,7 +157,7 @@ def _predicting(app: FastAPI, registry: Registry, desk: Desk, intake: Intake, fi
 
 
 def _protocol(
-    app: FastAPI, registry: Registry, desk: Desk, intake: Intake, figures: Figures, state: State
+    app: FastAPI, registry: Registry, queue: WorkQueue, intake: Intake, metrics: Metrics, state: State
 ) -> None:
     @app.get("/v2")
     @app.get("/v2/", include_in_schema=False)
@@ -189,16 +189,16 @@ def _protocol(
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         """The Open Inference Protocol: `image` UINT8 [N, S, S, 3], or `bytes` BYTES [N], files in base64."""
         served = _served(registry, name, version)
-        desk.check()
+        queue.check()
         async with intake.body(request) as body:
             asked, jobs = await asyncio.to_thread(kserve.jobs_of, served, body, intake.limits)
-            looks = await desk.do(jobs)
-        for look in looks:
-            figures.picture(served.name, rejected=look.prediction.rejected)
-        return _json(kserve.answer(served, looks, asked))
+            results = await queue.run(jobs)
+        for result in results:
+            metrics.picture(served.name, rejected=result.prediction.rejected)
+        return _json(kserve.answer(served, results, asked))
 
 
-def _health(app: FastAPI, figures: Figures, state: State) -> None:
+def _health(app: FastAPI, metrics: Metrics, state: State) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process is alive."""
@@ -209,10 +209,10 @@ def _health(app: FastAPI, figures: Figures, state: State) -> None:
         """The server accepts requests."""
         return _json({"status": "ready" if state.ready else "stopping"}, status=200 if state.ready else 503)
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
+    @app.get("/metrics", name="metrics")
+    async def show_metrics() -> Response:
         """Metrics for Prometheus."""
-        return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _page(app: FastAPI) -> None:
@@ -269,7 +269,7 @@ def _json(value: Any, *, status: int = 200) -> Response:
     return Response(json.dumps(value, ensure_ascii=False).encode(), status, media_type="application/json")
 
 
-async def _watch(registry: Registry, desk: Desk, figures: Figures) -> None:
+async def _watch(registry: Registry, queue: WorkQueue, metrics: Metrics) -> None:
     """Check the runs' folders periodically, and immediately on SIGHUP."""
     told = asyncio.Event()
     if hasattr(signal, "SIGHUP"):
@@ -279,5 +279,5 @@ async def _watch(registry: Registry, desk: Desk, figures: Figures) -> None:
             await asyncio.wait_for(told.wait(), WATCH_S)
         force = told.is_set()
         told.clear()
-        for name, loaded in await desk.aside(partial(registry.refresh, force=force)):
-            figures.reloads.labels(name, "loaded" if loaded else "failed").inc()
+        for name, loaded in await queue.run_job(partial(registry.refresh, force=force)):
+            metrics.reloads.labels(name, "loaded" if loaded else "failed").inc()

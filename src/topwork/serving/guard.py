@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from topwork.serving.figures import Figures
+from topwork.serving.metrics import Metrics
 
 HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 FREE = (*HEALTH, "/", "/page.css", "/page.js")  # needs no token
@@ -36,8 +36,8 @@ class State:
 class Guard:
     """ASGI middleware. `local`: the server is bound to the loopback address, so only its names are accepted."""
 
-    def __init__(self, app: Any, *, figures: Figures, state: State, token: str | None, local: bool) -> None:
-        self._app, self._figures, self._state = app, figures, state
+    def __init__(self, app: Any, *, metrics: Metrics, state: State, token: str | None, local: bool) -> None:
+        self._app, self._metrics, self._state = app, metrics, state
         self._token, self._local = token, local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -71,8 +71,8 @@ class Guard:
             route = getattr(
                 scope.get("route"), "path", "other"
             )  # the pattern, to keep the number of labels small
-            self._figures.requests.labels(route, str(status)).inc()
-            self._figures.seconds.labels(route).observe(time.perf_counter() - began)
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     def _known(self, header: bytes) -> bool:
         kind, _, given = header.partition(b" ")

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from topwork.errors import ImageError
-from topwork.serving.models import Look, Served
+from topwork.serving.models import ClassifiedPicture, Served
 from topwork.serving.settings import Limits, Refused
 
 PLATFORM = "topwork_openvino"
@@ -88,7 +88,9 @@ def metadata(served: Served) -> dict[str, Any]:
     }
 
 
-def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[Asked, list[Callable[[], Look]]]:
+def jobs_of(
+    served: Served, body: bytes, limits: Limits
+) -> tuple[Asked, list[Callable[[], ClassifiedPicture]]]:
     """Parse a request into its id, its outputs and one job per picture.
 
     Raises:
@@ -113,15 +115,15 @@ def jobs_of(served: Served, body: bytes, limits: Limits) -> tuple[Asked, list[Ca
     raise Refused(400, "bad_request", "expected the input `image` UINT8 or `bytes` BYTES")
 
 
-def answer(served: Served, looks: list[Look], asked: Asked) -> dict[str, Any]:
-    p = np.stack([look.prediction.probabilities for look in looks])  # type: ignore[misc]
+def answer(served: Served, results: list[ClassifiedPicture], asked: Asked) -> dict[str, Any]:
+    p = np.stack([result.prediction.probabilities for result in results])  # type: ignore[misc]
     outputs: list[dict[str, Any]] = [
         _output("probabilities", "FP32", p.shape, [round(float(v), 7) for v in p.ravel()]),
-        _output("class", "BYTES", (len(looks),), [look.prediction.top()[0][0] for look in looks]),
+        _output("class", "BYTES", (len(results),), [result.prediction.top()[0][0] for result in results]),
     ]
     if served.classifier.novelty is not None:
-        far = [look.prediction.novelty for look in looks]
-        outputs.append(_output("novelty", "FP32", (len(looks), 1), far))
+        far = [result.prediction.novelty for result in results]
+        outputs.append(_output("novelty", "FP32", (len(results), 1), far))
     outputs = [output for output in outputs if output["name"] in asked.outputs]
     told = {"model_name": served.name, "model_version": served.version, "outputs": outputs}
     return told if asked.id is None else {**told, "id": asked.id}
@@ -142,8 +144,10 @@ def _wanted(served: Served, outputs: Any) -> tuple[str, ...]:
     return names
 
 
-def _text(id: Any) -> str | None:
-    return id[:200].encode("utf-8", "replace").decode() if isinstance(id, str) else None
+def _text(request_id: Any) -> str | None:
+    if not isinstance(request_id, str):
+        return None
+    return request_id[:200].encode("utf-8", "replace").decode()
 
 
 def _files(data: Any, count: int) -> list[Any]:
@@ -172,15 +176,15 @@ def _pixels(served: Served, data: Any, shape: Any) -> list[Any]:
         ) from None
 
 
-def _file_job(served: Served, data: bytes, limits: Limits) -> Callable[[], Look]:
-    def job() -> Look:
+def _file_job(served: Served, data: bytes, limits: Limits) -> Callable[[], ClassifiedPicture]:
+    def job() -> ClassifiedPicture:
         try:
-            return served.look(data, most_pixels=limits.pixels)
+            return served.classify(data, most_pixels=limits.pixels)
         except ImageError as error:
             raise Refused(400, "unreadable_image", str(error)) from None
 
     return job
 
 
-def _pixel_job(served: Served, pixels: Any) -> Callable[[], Look]:
-    return lambda: served.look_at(pixels)
+def _pixel_job(served: Served, pixels: Any) -> Callable[[], ClassifiedPicture]:
+    return lambda: served.classify_pixels(pixels)

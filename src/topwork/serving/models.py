@@ -14,7 +14,7 @@ import numpy as np
 
 from topwork.backbones.backbone import precision_note
 from topwork.backbones.engine import Engine
-from topwork.classifiers.attention import Looker
+from topwork.classifiers.attention import AttentionMapper
 from topwork.classifiers.classifier import (
     CALIBRATION,
     DESCRIPTION,
@@ -34,7 +34,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ClassifiedPicture:
     """One picture with its features and prediction."""
 
     pixels: Array  # as the network saw it, uint8 (S, S, 3)
@@ -51,10 +51,10 @@ class Served:
     classifier: Classifier
     test: dict[str, Any] | None
     infer: Engine
-    looker: Looker
+    mapper: AttentionMapper
     neighbours: Neighbours | None
 
-    def look(self, data: bytes, *, most_pixels: int) -> Look:
+    def classify(self, data: bytes, *, most_pixels: int) -> ClassifiedPicture:
         """Classify a picture file's bytes.
 
         Raises:
@@ -64,12 +64,12 @@ class Served:
         if width * height > most_pixels:
             raise ImageError(f"the image has {width} x {height} pixels; the limit is {most_pixels:,}")
         facts = self.classifier.backbone.facts
-        return self.look_at(decode(data, facts.size_px, fit=facts.fit))
+        return self.classify_pixels(decode(data, facts.size_px, fit=facts.fit))
 
-    def look_at(self, pixels: Array) -> Look:
+    def classify_pixels(self, pixels: Array) -> ClassifiedPicture:
         """Classify pixels, uint8 (S, S, 3)."""
         features = self.infer(pixels)
-        return Look(pixels, features, self.classifier.predict_features(features))
+        return ClassifiedPicture(pixels, features, self.classifier.predict_features(features))
 
 
 class Registry:
@@ -132,10 +132,16 @@ class Registry:
         version = hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()[:12]
         infer = Engine(classifier.backbone, workers=self._workers)
         made = Served(
-            name, version, classifier, _test(folder), infer, Looker(classifier), load_neighbours(folder)
+            name,
+            version,
+            classifier,
+            _test(folder),
+            infer,
+            AttentionMapper(classifier),
+            load_neighbours(folder),
         )
         size = classifier.backbone.facts.size_px
-        made.look_at(np.full((size, size, 3), 128, np.uint8))  # compile before the first request
+        made.classify_pixels(np.full((size, size, 3), 128, np.uint8))  # compile before the first request
         return made
 
 

@@ -1,1 +1,1 @@
-"""What the command line prints."""
+"""The output of each command, as text and as JSON."""

@@ -1,4 +1,4 @@
-"""Advice as text for people, and as JSON for programs."""
+"""Advice as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from topwork.tuning.advice.advice import Advice
     from topwork.tuning.advice.forecast import Forecast
 
-_WAYS = {"head": "head alone", "tail": "tune the tail", "full": "tune all"}
+_WAYS = {"head": "frozen", "tail": "tune the tail", "full": "tune all"}
 
 
 def advice_text(advice: Advice) -> str:
-    """What was looked at, the three sentences, what each way is predicted to give, and the evidence."""
+    """The three sentences, the forecast for each mode, and the evidence."""
     seen = advice.evidence
     probes = ", ".join(f"{probe.block} {100 * probe.accuracy:.1f}" for probe in seen.probes)
     curve = ", ".join(
@@ -32,13 +32,13 @@ def advice_text(advice: Advice) -> str:
             *(_row(forecast, chosen=forecast.mode == advice.mode) for forecast in advice.forecasts),
             "",
             "Held out, with the network frozen:",
-            f"  accuracy, %: {100 * seen.accuracy:.1f} (95 %: {100 * low:.1f} to {100 * high:.1f}); the most "
-            f"frequent class alone: {100 * seen.chance:.1f}",
+            f"  accuracy, %: {100 * seen.accuracy:.1f} (95 %: {100 * low:.1f} to {100 * high:.1f}); always "
+            f"predicting the most frequent class: {100 * seen.chance:.1f}",
             f"  by block, %: {probes}",
-            f"  by images learned from, %: {curve}",
-            f"  nearest class: {seen.separation:.2f} spreads away; nearest neighbours of the same class: "
+            f"  by number of training images, %: {curve}",
+            f"  distance to the nearest class: {seen.separation:.2f} spreads; nearest neighbours of the same class: "
             f"{100 * seen.neighbours:.1f} %",
-            f"  speed: {advice.images_a_second:.0f} images a second",
+            f"  speed: {advice.images_a_second:.0f} images/s",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""An audit as text for people and as JSON for programs."""
+"""An audit as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from topwork.checks.findings import KINDS, Audit, Finding
 
-SHOWN = 5  # findings of a kind
-SHORT = {  # after a number; where one is told otherwise than several, both
+SHOWN = 5  # findings shown of each kind
+SHORT = {  # text after a number; singular and plural if they differ
     "unreadable": "unreadable",
     "leak": ("leak", "leaks"),
     "conflict": "one picture under two labels",
-    "mislabelled": ("label in doubt", "labels in doubt"),
+    "mislabelled": "probably mislabelled",
     "duplicate": ("group of copies", "groups of copies"),
-    "near_duplicate": ("group of near copies", "groups of near copies"),
+    "near_duplicate": ("group of near-duplicates", "groups of near-duplicates"),
     "blank": "blank",
     "dark": "dark",
-    "bright": "blown out",
+    "bright": "overexposed",
     "tiny": "tiny",
     "blurred": "blurred",
     "shape": "oddly shaped",
-    "outlier": "unlike all others",
+    "outlier": ("outlier", "outliers"),
     "small_class": ("class too small", "classes too small"),
 }
 
 
 def counts_text(audit: Audit) -> str:
-    """'3 labels in doubt, 1 blurred'; empty where nothing was found."""
+    """The number of findings of each kind: '3 probably mislabelled, 1 blurred'; empty if there are none."""
     return ", ".join(f"{n} {_short(kind, n)}" for kind, n in audit.counts().items() if n)
 
 
@@ -37,9 +37,9 @@ def _short(kind: str, count: int) -> str:
 
 
 def audit_text(audit: Audit, out: Path | None) -> str:
-    """What was found, by kind, the gravest first: what it means, the first few, and what to do next."""
+    """The findings by kind, most serious first, with explanations and the next command."""
     classes = len(audit.class_counts)
-    lines = [f"{audit.images} pictures of {classes} classes looked over in {audit.seconds['total']:.1f} s"]
+    lines = [f"{audit.images} pictures of {classes} classes checked in {audit.seconds['total']:.1f} s"]
     for name, count in audit.counts().items():
         if not count:
             continue
@@ -49,11 +49,11 @@ def audit_text(audit: Audit, out: Path | None) -> str:
         if count > SHOWN:
             lines.append(f"  … and {count - SHOWN} more")
     if not audit.findings:
-        lines.append("Nothing to find fault with.")
+        lines.append("No problems found.")
     elif out is None:
-        lines += ["", "Next: the same with --out FOLDER, for all of them as files, and as pictures"]
+        lines += ["", "Next: add --out FOLDER to write all findings to files, with pictures"]
     else:
-        lines += ["", f"{out / 'audit.html'} shows them all; nothing of yours was changed."]
+        lines += ["", f"{out / 'audit.html'} shows all findings; your files were not changed."]
         lines += [
             f"Next: edit {out / 'fixes.csv'}, then topwork train DATA --out RUN --fixes {out / 'fixes.csv'}"
         ]
@@ -67,7 +67,8 @@ def audit_json(audit: Audit) -> str:
 
 def _line(finding: Finding) -> str:
     names = ", ".join(
-        f"{id} ({label})" if label else id for id, label in zip(finding.ids, finding.labels, strict=False)
+        f"{image_id} ({label})" if label else image_id
+        for image_id, label in zip(finding.ids, finding.labels, strict=False)
     )
     names = names or ", ".join(label for label in finding.labels if label)
     return f"{names}: {finding.note}" if finding.note else names

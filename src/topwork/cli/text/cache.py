@@ -1,4 +1,4 @@
-"""What the cache holds, in words and as JSON."""
+"""The cache's contents as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cache_text(info: CacheInfo) -> str:
-    """Where the cache is, and what each store holds."""
+    """The cache's location, and a line for each feature store."""
     lines = [f"{info.root}: {size_text(info.total_bytes)}"]
     for store in info.stores:
         rows = "?" if store.rows is None else f"{store.rows:,}"
@@ -27,7 +27,7 @@ def cache_text(info: CacheInfo) -> str:
 
 
 def cache_json(info: CacheInfo) -> str:
-    """The same for a program."""
+    """The same as JSON."""
     stores = [
         {**asdict(store), "path": str(store.path), "used": store.used.isoformat()} for store in info.stores
     ]

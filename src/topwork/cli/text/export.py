@@ -1,4 +1,4 @@
-"""What an export gave, as text and as JSON."""
+"""The result of an export as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from topwork.jobs.export import Exported
 
 
 def exported_text(exported: Exported) -> str:
-    """Where it is, and how it compares with the run."""
+    """The exported file, and the comparison with the run."""
     size = bytes_of(exported.path) / 1e6
-    lines = [f"{exported.path} holds the export ({size:.1f} MB)"]
+    lines = [f"wrote {exported.path} ({size:.1f} MB)"]
     parity = exported.parity
     if parity is not None:
         same = "all" if parity.agreement == 1 else f"{parity.agreement:.1%}"
@@ -43,6 +43,6 @@ def exported_json(exported: Exported) -> str:
 
 
 def bytes_of(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
+    """The size of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_size for file in files)

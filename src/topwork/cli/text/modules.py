@@ -1,4 +1,4 @@
-"""Modules in words and as JSON."""
+"""Modules as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from topwork.backbones.module import Module
 
 
 def module_text(module: Module) -> str:
-    """What is known of a module, for people."""
+    """A module's properties as text."""
     last = tuple(module.graph.output("last").shape)
-    other = ", as it states: another --size may not do" if module.size_fixed else "; --size chooses"
+    other = ", its stated size; another --size may not work" if module.size_fixed else "; set it with --size"
     size = f"{module.size_px} x {module.size_px} px{other}"
     lines = [
         module.handle,
@@ -29,7 +29,7 @@ def module_text(module: Module) -> str:
 
 
 def module_json(module: Module) -> str:
-    """The same, for programs."""
+    """The same as JSON."""
     return json.dumps(
         {
             "handle": module.handle,
@@ -47,13 +47,13 @@ def module_json(module: Module) -> str:
 
 
 def kept_text(modules: Iterable[Kept]) -> str:
-    """One line a module: its size, its handle, and what is wrong with it."""
+    """One line per module: its size, its handle, and any problem."""
     lines = [
         f"{kept.size_bytes / 1e6:9.1f} MB  {kept.handle}" + (f"  ({kept.problem})" if kept.problem else "")
         for kept in modules
     ]
     return (
-        "\n".join(lines) or "no module was fetched yet; `topwork modules list --known` shows published ones"
+        "\n".join(lines) or "no modules downloaded yet; `topwork modules list --known` lists published ones"
     )
 
 
@@ -62,12 +62,12 @@ def kept_json(modules: Iterable[Kept]) -> str:
 
 
 def known_text(modules: Iterable[Known]) -> str:
-    """One line a published module: width, size, address."""
+    """One line per published module: number of features, input size, URL."""
     lines = [
         f"{known.width:6} features  {known.size_px:4} px{'' if known.size_fixed else '+'}  {known.handle}"
         for known in modules
     ]
-    return "\n".join(lines) or "no published module has a name like that; leave the words out to see all"
+    return "\n".join(lines) or "no published module has these words in its name; omit them to list all"
 
 
 def known_json(modules: Iterable[Known]) -> str:
@@ -78,5 +78,5 @@ def known_json(modules: Iterable[Known]) -> str:
 
 def _stages_text(module: Module) -> str:
     if not module.stages:
-        return "; no stages were found"
+        return "; no stages found"
     return f", {sum(module.graph.output(name).shape[1] for name in module.stages)} of {len(module.stages)} stages"

@@ -15,7 +15,7 @@ from topwork.jobs.predictions_csv import csv_cells, csv_columns
 
 
 def print_table(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
-    """A line an image: its name, and the likeliest classes. False where no image could be read."""
+    """Print one line per image with its most likely classes. Returns False if no image could be read."""
 
     def line(prediction: Prediction) -> str:
         if prediction.error is not None:
@@ -29,18 +29,19 @@ def print_table(predictions: Iterable[Prediction], *, top: int, least: float | N
 
 
 def print_csv(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
-    """One row an image: image, class, probability (for each of the top classes), rejected, error.
+    """Print one row per image: image, class and probability (for each of the top classes), rejected, error.
 
-    With `least`, a column `set` before them: the classes that are so probable, with "|" between.
+    With `least`, the column `set` has all classes with at least this probability, separated by "|".
     """
     sys.stdout.write(csv_line(csv_columns(top=top, sets=least is not None)))
     return _each(predictions, lambda p: sys.stdout.write(csv_line(csv_cells(p, top=top, least=least))))
 
 
 def print_json(predictions: Iterable[Prediction], *, top: int, least: float | None = None) -> bool:
-    """One list of `{image, class, probability, top: [...], rejected}` or `{image, error}`.
+    """Print one list of `{image, class, probability, top: [...], rejected}` or `{image, error}`.
 
-    `rejected` is null, or why the picture is none of the classes. With `least`, `set` lists those so probable.
+    `rejected` is null, or the reason why the picture is none of the classes. With `least`, `set` lists the classes
+    with at least this probability.
     """
     items: list[dict[str, object]] = []
 

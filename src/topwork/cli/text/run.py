@@ -1,4 +1,4 @@
-"""Results as text for people, and as JSON and CSV for programs."""
+"""The results of training and evaluation as text and as JSON."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from topwork.classifiers.score import Scored
     from topwork.jobs.train import Run
 
-SHOWN = 5  # of the images left out; the report has them all
+SHOWN = 5  # images left out that are listed; the report lists all
 
 
 def run_text(run: Run) -> str:
-    """What a training gave: the score, what it rests on, where it lies and what to try next."""
+    """The result of a training: data, head, score, caveats, location, and the next command."""
     parts = ", ".join(f"{n} {name}" for name, n in run.splits.items() if n)
     total = sum(run.splits.values())
-    speed = f"features of {run.computed} images computed, {total - run.computed} stored before"
+    speed = f"features of {run.computed} images computed, {total - run.computed} from the store"
     lines = [
         f"{len(run.classifier.classes)} classes, {total} images ({parts}); {speed}",
         *_chosen(run),
         *_tuning(run),
         "",
         "Test",
-        summary(run.test) if run.test else "no image could be spared for a test: add photos, or raise --test",
+        summary(run.test) if run.test else "too few images for a test set: add photos, or increase --test",
         "",
         *([table(run.test), ""] if run.test else []),
         *doubts_text(run),
-        *left_out_text(run.problems, elsewhere="all of them stand in the run's report.json"),
-        f"{run.path} holds the run; {run.seconds['total']:.1f} s.",
-        f"Next: look at {run.path / 'report.html'}; topwork predict {run.path} PHOTOS",
+        *left_out_text(run.problems, elsewhere="the run's report.json lists all"),
+        f"wrote the run to {run.path} in {run.seconds['total']:.1f} s",
+        f"Next: open {run.path / 'report.html'}, or run: topwork predict {run.path} PHOTOS",
     ]
     return "\n".join(lines)
 
 
 def doubts_text(run: Run) -> list[str]:
-    """What there is to know before the score is believed: its spread, copies, labels in doubt."""
+    """Caveats of the score: its spread over folds, near-duplicates, probably mislabelled photos."""
     lines = []
     if len(folds := run.cross_validated) > 1:
         lines.append(
@@ -52,18 +52,17 @@ def doubts_text(run: Run) -> list[str]:
     if run.leak:
         low, high = run.leak.interval
         lines.append(
-            "near-duplicates stay on one side of the split; a split that ignores them would have tested on "
-            f"{run.leak.images} of {run.leak.tested} images with a copy in training, "
-            f"and claimed {100 * run.leak.accuracy:.1f} % "
+            f"near-duplicates stay on one side of the split; a naive split would have leaked {run.leak.images} of "
+            f"{run.leak.tested} test images into training, and reported {100 * run.leak.accuracy:.1f} % "
             f"(95 %: {100 * low:.1f} to {100 * high:.1f})"
         )
     if run.audit and (told := counts_text(run.audit)):
-        lines.append(f"to look at: {told}; see {run.path / 'audit.json'}")
+        lines.append(f"to review: {told}; see {run.path / 'audit.json'}")
     return [*lines, ""] if lines else []
 
 
 def run_json(run: Run) -> str:
-    """`run`, `classes`, `splits`, `test` (null if there is none), `head`, `left_out` and `seconds`."""
+    """The result of a training as JSON; `test` is null without test images."""
     head = {
         "kind": run.classifier.head.kind,
         "blocks": list(run.classifier.blocks),
@@ -88,19 +87,19 @@ def run_json(run: Run) -> str:
 
 
 def evaluation_text(scored: Scored) -> str:
-    """The score, the table of classes, and what was left out."""
-    left_out = left_out_text(scored.problems, elsewhere="--json tells all of them")
+    """The score, a table of classes, and the images left out."""
+    left_out = left_out_text(scored.problems, elsewhere="--json lists all")
     return "\n".join([summary(scored.evaluation), "", table(scored.evaluation), *left_out])
 
 
 def evaluation_json(scored: Scored, *, learned_from: int) -> str:
-    """The evaluation's own fields, `learned_from` (how many images the classifier learned from) and `left_out`."""
+    """The evaluation's fields, `learned_from` (how many images were used in training) and `left_out`."""
     left_out = [asdict(problem) for problem in scored.problems]
     return json.dumps({**scored.evaluation.to_dict(), "learned_from": learned_from, "left_out": left_out})
 
 
 def left_out_text(problems: tuple[Problem, ...], *, elsewhere: str) -> list[str]:
-    """The images left out: how many, and the first few with the reason. `elsewhere`: where to find them all."""
+    """The number of images left out, and the first few with reasons. `elsewhere`: where all are listed."""
     if not problems:
         return []
     lines = [f"left out: {len(problems)} ({elsewhere})"]

@@ -1,4 +1,4 @@
-"""An `Evaluation` in words: plain text of at most 80 columns, for a terminal or a log."""
+"""An `Evaluation` as plain text of at most 80 columns, for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import numpy as np
 from topwork.evaluation.evaluate import ClassScore, Evaluation, Interval
 
 COLUMNS = 80
-NAME_COLUMNS = 28  # in the table; what its figures leave
+NAME_COLUMNS = 28  # width of the class names in the table
 
 
 def summary(evaluation: Evaluation) -> str:
-    """Two to four lines: accuracy with its doubt, what a guess would give, and the other scores.
+    """Two to four lines: accuracy with its interval, the baseline, and other metrics.
 
     >>> from topwork.evaluation.evaluate import evaluate
     >>> result = evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], classes=["cat", "dog"])
     >>> print(summary(result))
     accuracy 66.7 % (95 %: 20.8 to 93.9, 3 images)
-    always answering 'dog' gives 66.7 % · balanced accuracy 75.0 %
+    always predicting 'dog' gives 66.7 % · balanced accuracy 75.0 %
     log-loss 0.415 · calibration error (ECE) 30.0 % · AUROC 1.000
     """
     e = evaluation
     images = "1 image" if e.n == 1 else f"{e.n} images"
     lines = [f"accuracy {_percent(e.accuracy)} (95 %: {_range(e.interval)}, {images})"]
     always = f"gives {_percent(e.baseline.accuracy)} · balanced accuracy {_percent(e.balanced_accuracy)}"
-    room = COLUMNS - len(f"always answering '' {always}")
-    lines.append(f"always answering '{_shortened(e.baseline.name, room)}' {always}")
+    room = COLUMNS - len(f"always predicting '' {always}")
+    lines.append(f"always predicting '{_shortened(e.baseline.name, room)}' {always}")
     if e.weighted_accuracy is not None and e.weighted_interval is not None and e.effective_n is not None:
         lines.append(
             f"weighted accuracy {_percent(e.weighted_accuracy)} (95 %: {_range(e.weighted_interval)}, "
@@ -39,9 +39,9 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def table(evaluation: Evaluation, *, rows: int = 20) -> str:
-    """The `rows` classes that are recognised worst, worst first, then the three commonest confusions.
+    """The `rows` classes with the lowest recall, worst first, then the three most frequent confusions.
 
-    Classes without images stand last. Long names are shortened with "…".
+    Classes without images are last. Long names are truncated with "…".
     """
     from rich.console import Console
     from rich.table import Table
@@ -69,7 +69,7 @@ def table(evaluation: Evaluation, *, rows: int = 20) -> str:
 
 
 def _worst_first(score: ClassScore) -> tuple[bool, float, int]:
-    # Of equal recalls, the class with more images first: it is the surer fault.
+    # With equal recall, the class with more images comes first, because its recall is more certain.
     return score.recall is None, score.recall or 0.0, -score.n
 
 
@@ -97,6 +97,6 @@ def _range(interval: Interval) -> str:
 def _shortened(name: str, columns: int) -> str:
     from rich.cells import cell_len, chop_cells
 
-    # A class is often a folder's name, which may hold anything: no control character reaches a terminal.
+    # Class names are often folder names and may contain control characters, which must not reach the terminal.
     name = "".join(c if c.isprintable() else "�" for c in name)
     return name if cell_len(name) <= columns else chop_cells(name, columns - 1)[0] + "…"

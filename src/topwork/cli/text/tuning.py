@@ -1,4 +1,4 @@
-"""What a tuning came to, as text for people and as JSON for programs."""
+"""The result of a fine-tuning as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def finetuned_text(result: Finetuned) -> str:
-    """What a tuning came to: the verdict, the score of what is kept, and what to do next."""
+    """The verdict, the score of the classifier that is kept, and the next command."""
     tuned = result.tuned
     where = f"the tail after {tuned.cut.name}" if tuned.cut else "the whole network"
     epochs = len(tuned.history)
     lines = [
-        f"Tuned {where}: {epochs} epoch{'s' if epochs > 1 else ''} of {tuned.epochs}, "
-        f"{100 * tuned.mix:.0f} % of what was learnt mixed with the frozen weights{_beside(tuned.share)}",
+        f"Tuned {where}: {epochs} epoch{'s' if epochs > 1 else ''} of {tuned.epochs}; "
+        f"weights: {100 * tuned.mix:.0f} % tuned, {100 - 100 * tuned.mix:.0f} % frozen{_beside(tuned.share)}",
         outcome(result),
         "",
     ]
     if (held := _held(result)) is not None:
         lines += ["Test", summary(held.evaluation), "", table(held.evaluation), ""]
     lines += [
-        f"{result.path} holds the {_holds(result)} classifier; {result.seconds['total']:.0f} s.",
+        f"{result.path} contains the {_holds(result)} classifier; {result.seconds['total']:.0f} s.",
         *([f"The frozen one is in {result.path / 'frozen'}."] if result.kept or result.tuned_before else []),
         f"Next: topwork predict {result.path} PHOTOS",
     ]
@@ -35,8 +35,10 @@ def finetuned_text(result: Finetuned) -> str:
 
 
 def finetuned_json(result: Finetuned) -> str:
-    """`run`, `kept`, `holds`, `cut`, `mix`, `share`, `history`, `verdict` and `test` (null without test images, or
-    where an earlier tuning's classifier stays), `seconds`."""
+    """The result as JSON.
+
+    `verdict` and `test` are null without test images; `test` also if the classifier of an earlier tuning is kept.
+    """
     held = _held(result)
     return json.dumps(
         {
@@ -55,20 +57,24 @@ def finetuned_json(result: Finetuned) -> str:
 
 
 def _holds(result: Finetuned) -> str:
-    """Which classifier the run holds in the end."""
+    """Which classifier the run now contains."""
     return "tuned" if result.kept else "earlier tuned" if result.tuned_before else "frozen"
 
 
 def _held(result: Finetuned) -> Scored | None:
-    """Its score on the test images, as far as this tuning has it."""
+    """The score of the run's classifier on the test images, if this tuning computed it."""
     if result.kept:
         return result.test
     return None if result.tuned_before else result.frozen
 
 
 def _beside(share: float) -> str:
-    """How much of the say the frozen network has, that runs beside the tuned one."""
-    return f"; the frozen network beside it has {100 - 100 * share:.0f} % of the say" if share < 1 else ""
+    """The weight of the frozen network in an ensemble of both."""
+    return (
+        f"; ensemble: {100 * share:.0f} % tuned, {100 - 100 * share:.0f} % frozen network"
+        if share < 1
+        else ""
+    )
 
 
 def outcome(result: Finetuned) -> str:
@@ -76,4 +82,4 @@ def outcome(result: Finetuned) -> str:
     if result.verdict:
         return result.verdict.sentence
     kept = "kept" if result.kept else "not kept"
-    return f"no test images to compare the two by; by the validation images: {kept}"
+    return f"no test images to compare them; decided on the validation images: {kept}"

@@ -1,1 +1,1 @@
-"""The report and the audit as pages. Read `content` first."""
+"""The HTML pages of a run's report and of an audit. Read `content` first."""

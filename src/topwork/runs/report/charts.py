@@ -1,4 +1,4 @@
-"""Charts as SVG text: drawn by the page's own colours, each with a title for those who can't see it."""
+"""Charts as SVG, coloured by the page's style sheet, with titles for screen readers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 420, 300, 48, 14, 14, 42
 
 
 def reliability(evaluation: Evaluation) -> str:
-    """Confidence across, share right up; a point for each bin, its area by its images; the diagonal is perfect."""
+    """Reliability diagram: accuracy by confidence, a point per bin, sized by its number of images."""
     most = max(b.n for b in evaluation.calibration)
-    parts = [_axes("how sure it was", "how often it was right", (0, 0.5, 1), (0, 0.5, 1), _share, _share)]
+    parts = [_axes("confidence", "accuracy", (0, 0.5, 1), (0, 0.5, 1), _share, _share)]
     parts.append(f'<line class="ideal" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>')
     for b in evaluation.calibration:
         if b.n and b.confidence is not None and b.accuracy is not None:
             radius = 3 + 9 * math.sqrt(b.n / most)
-            told = f"{b.n} images: {100 * b.confidence:.0f} % sure, {100 * b.accuracy:.0f} % right"
+            told = f"{b.n} images: confidence {100 * b.confidence:.0f} %, accuracy {100 * b.accuracy:.0f} %"
             parts.append(
                 f'<circle class="point" cx="{_x(b.confidence)}" cy="{_y(b.accuracy)}" r="{radius:.1f}">'
                 f"<title>{told}</title></circle>"
             )
-    return _svg("Reliability: how often it was right, by how sure it was", parts)
+    return _svg("Reliability diagram: accuracy by confidence", parts)
 
 
 def learning(curve: LearningCurve) -> str:
-    """Training images across (logarithmic), accuracy up; points are measured, the line is the law, dashed beyond."""
+    """Learning curve: accuracy by number of training images (logarithmic). The fit is dashed where extrapolated."""
     last = curve.sizes[-1]
     first, end = math.log(max(1, curve.sizes[0])), math.log(4 * last)
     accuracies = [1 - e for e in curve.errors] + [1 - curve.error(4 * last)]
@@ -47,7 +47,7 @@ def learning(curve: LearningCurve) -> str:
     parts = [
         _axes(
             "training images",
-            "share right",
+            "accuracy",
             ticks,
             (0, 0.5, 1),
             lambda t: names[ticks.index(t)],
@@ -61,13 +61,13 @@ def learning(curve: LearningCurve) -> str:
     for n, error in zip(curve.sizes, curve.errors, strict=True):
         parts.append(
             f'<circle class="point" cx="{x(n):.1f}" cy="{y(1 - error):.1f}" r="5">'
-            f"<title>{n} images: {100 * (1 - error):.1f} % right</title></circle>"
+            f"<title>{n} images: accuracy {100 * (1 - error):.1f} %</title></circle>"
         )
-    return _svg("Learning curve: share right by the number of training images, with a forecast", parts)
+    return _svg("Learning curve: accuracy by number of training images, with extrapolation", parts)
 
 
 def bar(accuracy: float, low: float, high: float, baseline: float | None = None) -> str:
-    """A share as a bar with its interval; and, if given, the baseline as a mark."""
+    """A bar for an accuracy with its interval, and optionally a mark for the baseline."""
     mark = (
         f'<line class="baseline" x1="{100 * baseline:.2f}" y1="0" x2="{100 * baseline:.2f}" y2="10"/>'
         if baseline is not None

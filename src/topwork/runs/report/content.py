@@ -1,4 +1,4 @@
-"""What the page shows, gathered from a run's folder: plain records, no markup."""
+"""The report's content as plain records, read from a run's folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from topwork.runs.folder import AUDIT, RECIPE
 from topwork.runs.record import RunImage, images_of, read_json, read_report
 
 MISTAKES = 240  # pictures of mistakes at most
-A_CELL = 6  # pictures of a cell of the confusion matrix that are shown at any rate, if there are so many
+A_CELL = 6  # pictures per cell of the confusion matrix at least, if there are so many
 SHOTS = 480  # pictures of test images at most
-FINDINGS = 12  # of a kind
-COPIES = 4  # pictures of one finding
+FINDINGS = 12  # shown of each kind
+COPIES = 4  # pictures shown per finding
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A test image and what was said of it."""
+    """A test image and its prediction."""
 
     id: str
     label: str
@@ -33,37 +33,37 @@ class Shot:
 
     @property
     def wrong(self) -> bool:
-        """Whether the answer was another than the label."""
+        """Whether the prediction differs from the label."""
         return self.label != self.prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One finding of the audit: the first of its pictures' ids, all its labels, a note."""
+    """One finding of the audit."""
 
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
+    ids: tuple[str, ...]  # of the pictures shown
+    labels: tuple[str, ...]  # of all its pictures
     note: str
 
 
 @dataclass(frozen=True, slots=True)
 class FindingGroup:
-    """The findings of a kind: how many there are, and those that are shown."""
+    """The findings of one kind."""
 
     name: str
     title: str
     meaning: str
     count: int
-    items: tuple[Item, ...]
+    items: tuple[Item, ...]  # those shown
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that the page tells. `shots`: the test images that are shown, the surest mistakes first."""
+    """The content of the page."""
 
     title: str
     evaluation: Evaluation | None
-    shots: tuple[Shot, ...]
+    shots: tuple[Shot, ...]  # the test images shown, most confident mistakes first
     curve: LearningCurve | None
     growth: tuple[str, ...]
     notes: tuple[str, ...]
@@ -72,17 +72,17 @@ class Content:
     recipe: str
 
     def picture_ids(self) -> list[str]:
-        """The images whose pictures the page needs, each once."""
+        """The ids of all images shown on the page, without repeats."""
         ids = [shot.id for shot in self.shots]
-        ids += [id for group in self.findings for item in group.items for id in item.ids]
+        ids += [image_id for group in self.findings for item in group.items for image_id in item.ids]
         return list(dict.fromkeys(ids))
 
 
 def content_of(folder: Path) -> Content:
-    """Read a run's folder.
+    """Read the content from a run's folder.
 
     Raises:
-        InputError: a file of it is missing or damaged.
+        InputError: a file is missing or damaged.
     """
     report, described = read_report(folder), read_json(folder / DESCRIPTION)
     audit = read_json(folder / AUDIT) if (folder / AUDIT).exists() else {"findings": []}
@@ -108,7 +108,7 @@ def _tested(images: Iterable[RunImage]) -> list[Shot]:
 
 
 def _shown(tested: list[Shot]) -> tuple[Shot, ...]:
-    """The surest mistakes, and some of each cell of the confusion matrix."""
+    """The most confident mistakes, and some images of each cell of the confusion matrix."""
     surest = sorted(tested, key=lambda shot: (not shot.wrong, -shot.probability))
     of_cell: Counter[tuple[str, str]] = Counter()
     mistakes = 0
@@ -123,7 +123,7 @@ def _shown(tested: list[Shot]) -> tuple[Shot, ...]:
 
 
 def finding_groups(found: Iterable[dict[str, Any]], *, most: int = FINDINGS) -> tuple[FindingGroup, ...]:
-    """Findings as `audit.json` has them, by kind; of each at most so many are shown."""
+    """Group the findings of an `audit.json` by kind, and select at most `most` of each to show."""
     of_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for finding in found:
         of_kind[finding["kind"]].append(finding)
@@ -144,18 +144,18 @@ def finding_groups(found: Iterable[dict[str, Any]], *, most: int = FINDINGS) -> 
 
 
 def _notes(report: dict[str, Any], evaluation: Evaluation | None) -> Iterable[str]:
-    """What to know before the number is believed."""
+    """Notes on the reliability of the score."""
     if evaluation is None:
-        yield "No image could be spared for a test: nothing is known of how good this classifier is."
+        yield "There are too few images to hold out a test set: the accuracy of this classifier is unknown."
         return
     if evaluation.n < 100:
-        yield f"{evaluation.n} test images are few: the interval says how little they prove."
+        yield f"There are only {evaluation.n} test images, so the interval is wide."
     few = [s.name for s in evaluation.per_class if 0 < s.n < 10]
     if few:
         shown = ", ".join(repr(name) for name in few[:5]) + (" and others" if len(few) > 5 else "")
-        yield f"Fewer than 10 test images of {shown}: nothing sure can be said of each alone."
+        yield f"There are fewer than 10 test images of {shown}: the metrics of these classes are unreliable."
     if evaluation.interval.low <= evaluation.baseline.accuracy:
-        yield f"It is not shown to be better than always answering {evaluation.baseline.name!r}."
+        yield f"It is not significantly better than always predicting {evaluation.baseline.name!r}."
     if folds := report.get("cross_validated"):
         yield (
             f"On the training images, {len(folds)}-fold cross-validation gives {100 * sum(folds) / len(folds):.1f} % "
@@ -164,10 +164,9 @@ def _notes(report: dict[str, Any], evaluation: Evaluation | None) -> Iterable[st
     if leak := report.get("leak"):
         low, high = leak["interval"]
         yield (
-            "Near-duplicates were kept on one side of the split. A split that ignores them would have tested on "
-            f"{leak['images']} of {leak['tested']} images with a copy in training, "
-            f"and claimed {100 * leak['accuracy']:.1f} % "
-            f"(95 %: {100 * low:.1f} to {100 * high:.1f})."
+            f"Near-duplicates are kept on one side of the split. A naive split would have leaked {leak['images']} of "
+            f"{leak['tested']} test images, with a near-duplicate in training, and reported an accuracy of "
+            f"{100 * leak['accuracy']:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f})."
         )
 
 
@@ -184,6 +183,6 @@ def _facts(report: dict[str, Any], described: dict[str, Any]) -> Iterable[tuple[
     yield "Left out", str(len(report.get("left_out", ())))
     yield "Temperature", f"{described['temperature']:.3f}"
     if rate := described.get("reject_rate"):
-        yield "None of these", f"at most {100 * rate:g} % of pictures of the known classes are rejected"
-    yield "Seconds", f"{report.get('seconds', {}).get('total', 0):.0f}"
+        yield "None of these", f"rejects at most {100 * rate:g} % of in-distribution pictures"
+    yield "Training time", f"{report.get('seconds', {}).get('total', 0):.0f} s"
     yield from described["versions"].items()

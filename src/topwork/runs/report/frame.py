@@ -1,4 +1,4 @@
-"""What the pages have in common: one file that needs nothing else, under a policy that forbids every request."""
+"""The frame of the HTML pages: a self-contained file with a Content-Security-Policy that forbids all requests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from topwork.runs.report.content import FindingGroup, Item
 
 
 def framed(kind: str, title: str, links: Mapping[str, str], body: str, data: Mapping[str, Any]) -> str:
-    """The page as text: `links` are ids of sections and their names, `data` is what its script reads."""
+    """The page as HTML. `links`: section id → title. `data`: read by the script, as JSON."""
     style, script = _file("report.css"), _file("report.js")
-    # No text may end the element early: "<" is written as JSON's escape.
+    # "<" is escaped so that no text can close the script element.
     embedded = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     )
-    items = "".join(f'<li><a href="#{id}">{name}</a></li>' for id, name in links.items())
+    items = "".join(f'<li><a href="#{section}">{name}</a></li>' for section, name in links.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -38,7 +38,7 @@ def framed(kind: str, title: str, links: Mapping[str, str], body: str, data: Map
 
 
 def finding_list(group: FindingGroup) -> str:
-    """The findings of a kind, to be folded away, with their pictures."""
+    """A collapsible list of the findings of one kind, with pictures."""
     items = "".join(_item(item) for item in group.items)
     shown = (
         f"{len(group.items)} of {group.count} shown; all are in audit.json"
@@ -53,29 +53,29 @@ def finding_list(group: FindingGroup) -> str:
 
 
 def named(text: str) -> str:
-    """A name that may hold anything, kept from changing the direction of what follows."""
+    """A user's text, escaped, and isolated so that it can't change the writing direction of the text around it."""
     return f"<bdi>{escape(text)}</bdi>"
 
 
 def listed(lines: tuple[str, ...], kind: str) -> str:
-    """Lines of text as a list of that class; nothing, if there are none."""
+    """The lines as an HTML list of the CSS class `kind`; empty if there are none."""
     if not lines:
         return ""
     return f'<ul class="{kind}">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
 
 
 def data_uri(data: bytes) -> str:
-    """A JPEG as an address that holds it."""
+    """A JPEG as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def _item(item: Item) -> str:
     pictures = "".join(
-        f'<img data-picture="{escape(id)}" alt="{escape(id)}" loading="lazy" width="112" height="112">'
-        for id in item.ids
+        f'<img data-picture="{escape(image_id)}" alt="{escape(image_id)}" loading="lazy" width="112" height="112">'
+        for image_id in item.ids
     )
     labels = ", ".join(named(label) for label in dict.fromkeys(item.labels))
-    ids = ", ".join(f"<code>{escape(id)}</code>" for id in item.ids)
+    ids = ", ".join(f"<code>{escape(image_id)}</code>" for image_id in item.ids)
     told = f"<p>{labels}</p><p>{ids}</p><p>{escape(item.note)}</p>"
     of = escape(json.dumps(item.labels, ensure_ascii=False))
     return f'<li data-labels="{of}"><div class="pictures">{pictures}</div><div>{told}</div></li>'

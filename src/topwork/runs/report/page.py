@@ -1,4 +1,4 @@
-"""The page itself: what was gathered, as one HTML file that needs nothing else."""
+"""Render the report's content as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from topwork.runs.report import charts
 from topwork.runs.report.content import Content, FindingGroup
 from topwork.runs.report.frame import data_uri, finding_list, framed, listed, named
 
-MATRIX = 30  # classes that a matrix is drawn for; more, and the commonest confusions are listed
+MATRIX = 30  # most classes shown as a matrix; with more, the most frequent confusions are listed
 CONFUSIONS = 40
 
 
 def render(content: Content, pictures: Mapping[str, bytes], maps: Mapping[str, bytes]) -> str:
-    """The page as text. `pictures`, `maps`: JPEG bytes by the image's id; what is missing is shown by its name."""
+    """The page as HTML. `pictures`, `maps`: image id → JPEG bytes; images without a picture are shown by name."""
     shots = [
         {"id": s.id, "label": s.label, "said": s.prediction, "sure": round(s.probability, 4)}
         for s in content.shots
     ]
     data = {
         "shots": shots,
-        "pictures": {id: data_uri(bytes_) for id, bytes_ in pictures.items()},
-        "maps": {id: data_uri(bytes_) for id, bytes_ in maps.items()},
+        "pictures": {image_id: data_uri(bytes_) for image_id, bytes_ in pictures.items()},
+        "maps": {image_id: data_uri(bytes_) for image_id, bytes_ in maps.items()},
     }
     return framed("report", content.title, _links(content), "".join(_sections(content)), data)
 
@@ -37,10 +37,11 @@ def _sections(content: Content) -> Iterator[str]:
         yield f'<section id="confusions"><h2>Confusion matrix</h2>{_confusions(e)}</section>'
         yield _gallery(e)
         yield (
-            '<section id="reliability"><h2>Can its percentages be believed?</h2><div class="split">'
-            f"{charts.reliability(e)}<p>When it says 80 %, it should be right 8 times in 10: points on the line. The "
-            f"mean distance from it, the calibration error, is {100 * e.calibration_error:.1f} points. Above the "
-            "line it is right more often than it says; below, less often.</p></div></section>"
+            '<section id="reliability"><h2>Calibration: can its probabilities be trusted?</h2><div class="split">'
+            f"{charts.reliability(e)}<p>Predictions with a probability of 80 % should be correct 8 times in 10: a "
+            "point on the line. The mean distance from the line, the expected calibration error, is "
+            f"{100 * e.calibration_error:.1f} points. Above the line, the classifier is underconfident; below, "
+            "overconfident.</p></div></section>"
         )
     if content.curve:
         yield (
@@ -49,10 +50,10 @@ def _sections(content: Content) -> Iterator[str]:
         )
     if e:
         yield f'<section id="classes"><h2>Class by class</h2>{_classes(e)}</section>'
-    yield f'<section id="audit"><h2>What the audit found</h2>{_audit(content.findings)}</section>'
+    yield f'<section id="audit"><h2>Audit findings</h2>{_audit(content.findings)}</section>'
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in content.facts)
     yield (
-        f'<section id="recipe"><h2>How it was made</h2><dl>{facts}</dl><details><summary>All settings (recipe.toml)'
+        f'<section id="recipe"><h2>Recipe</h2><dl>{facts}</dl><details><summary>All settings (recipe.toml)'
         f"</summary><pre>{escape(content.recipe)}</pre></details></section>"
     )
 
@@ -62,7 +63,7 @@ def _links(content: Content) -> dict[str, str]:
         "score": "Score",
         "confusions": "Confusions",
         "pictures": "Pictures",
-        "reliability": "Reliability",
+        "reliability": "Calibration",
         "growth": "More photos",
         "classes": "Classes",
         "audit": "Audit",
@@ -81,7 +82,7 @@ def _score(e: Evaluation) -> str:
         ("Balanced accuracy", f"{100 * e.balanced_accuracy:.1f} %"),
         ("Macro F1", f"{100 * e.macro_f1:.1f} %"),
     ]
-    rows += [(f"Among the first {k}", f"{100 * share:.1f} %") for k, share in e.top_k.items()]
+    rows += [(f"Top-{k} accuracy", f"{100 * share:.1f} %") for k, share in e.top_k.items()]
     if e.weighted_accuracy is not None:
         rows.append(("Weighted accuracy", f"{100 * e.weighted_accuracy:.1f} %"))
     rows += [("Log-loss", f"{e.log_loss:.3f}"), ("Brier score", f"{e.brier:.3f}")]
@@ -90,17 +91,17 @@ def _score(e: Evaluation) -> str:
         rows.append(("AUROC", f"{e.auroc:.3f}"))
     cells = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)
     return (
-        f'<p class="headline"><strong>{100 * e.accuracy:.1f} %</strong> of {e.n} test images are right '
-        f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always answering {named(e.baseline.name)} would give "
+        f'<p class="headline"><strong>{100 * e.accuracy:.1f} %</strong> of {e.n} test images are correct '
+        f"(95 %: {100 * low:.1f} to {100 * high:.1f}). Always predicting {named(e.baseline.name)} would give "
         f"{100 * e.baseline.accuracy:.1f} %.</p>{charts.bar(e.accuracy, low, high, e.baseline.accuracy)}"
         '<p class="legend"><span class="key-interval"></span> 95 % interval <span class="key-baseline"></span> '
-        "always answering the commonest class</p><details><summary>Other scores</summary>"
+        "always predicting the most frequent class</p><details><summary>Other metrics</summary>"
         f"<table>{cells}</table></details>"
     )
 
 
 def _confusions(e: Evaluation) -> str:
-    hint = "<p>Choose a number to see the pictures behind it.</p>"
+    hint = "<p>Click a number to see its pictures.</p>"
     if len(e.classes) > MATRIX:
         wrong = e.confusion.copy()
         np.fill_diagonal(wrong, 0)
@@ -112,7 +113,7 @@ def _confusions(e: Evaluation) -> str:
             for i, j in pairs
             if wrong[i, j]
         )
-        head = '<tr><th scope="col">is</th><th scope="col">was called</th><th scope="col">images</th></tr>'
+        head = '<tr><th scope="col">true</th><th scope="col">predicted</th><th scope="col">images</th></tr>'
         table = f'<table class="listing"><thead>{head}</thead><tbody>{rows}</tbody></table>'
         return f'{hint}<div class="wide" tabindex="0" role="region" aria-label="Confusions">{table}</div>'
     columns = "".join(f'<th scope="col"><span>{named(name)}</span></th>' for name in e.classes)
@@ -134,7 +135,7 @@ def _confusions(e: Evaluation) -> str:
 
 def _cell(label: str, said: str, count: int, share: float) -> str:
     shade = 0 if share == 0 else 1 + min(8, int(9 * share))
-    told = f"{count} of class {label} called {said}"
+    told = f"{count} of class {label} predicted as {said}"
     return (
         f'<button type="button" class="cell s{shade}" data-label="{escape(label)}" data-said="{escape(said)}" '
         f'data-count="{count}" aria-label="{escape(told)}">{count}</button>'
@@ -145,13 +146,13 @@ def _gallery(e: Evaluation) -> str:
     options = "".join(f"<option>{escape(name)}</option>" for name in e.classes)
     return (
         '<section id="pictures"><h2>Pictures: the most confident mistakes first</h2><div class="filters">'
-        f'<label>It is <select id="is"><option value="">any class</option>{options}</select></label>'
-        f'<label>It was called <select id="said"><option value="">any class</option>{options}</select></label>'
+        f'<label>True class <select id="is"><option value="">any class</option>{options}</select></label>'
+        f'<label>Predicted <select id="said"><option value="">any class</option>{options}</select></label>'
         '<label><input type="checkbox" id="wrong" checked> mistakes only</label>'
-        '<button type="button" id="looked" aria-pressed="false">Where it looked</button>'
+        '<button type="button" id="looked" aria-pressed="false">Attention maps</button>'
         '<button type="button" id="reset">Reset</button></div><p id="told" role="status"></p>'
-        '<p class="legend">Where it looked: the more orange, the more the place spoke for the answer. Coarse; a '
-        "hint, no proof.</p>"
+        '<p class="legend">Attention maps: the more orange a region, the more it contributed to the prediction. The '
+        "maps are coarse, and only a hint.</p>"
         '<ul id="gallery" class="gallery"></ul>'
         '<button type="button" id="more" hidden>Show more</button></section>'
     )
@@ -160,7 +161,7 @@ def _gallery(e: Evaluation) -> str:
 def _classes(e: Evaluation) -> str:
     heads = "".join(
         f'<th scope="col" aria-sort="none"><button type="button" class="sort">{name}</button></th>'
-        for name in ("Class", "Images", "Found (recall)", "Right when named (precision)", "F1")
+        for name in ("Class", "Images", "Recall", "Precision", "F1")
     )
     rows = ""
     for s in e.per_class:
@@ -186,9 +187,9 @@ def _classes(e: Evaluation) -> str:
 
 def _audit(findings: tuple[FindingGroup, ...]) -> str:
     if not findings:
-        return "<p>Nothing to find fault with, or the photos were not looked over.</p>"
+        return "<p>No problems found, or the audit was turned off.</p>"
     out = (
-        "<p>Nothing of yours was changed. What you want changed, say in <code>fixes.csv</code>, and train with "
+        "<p>Your files were not changed. To fix problems, edit <code>fixes.csv</code> and train with "
         "<code>--fixes</code>.</p>"
     )
     return out + "".join(finding_list(group) for group in findings)

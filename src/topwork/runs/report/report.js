@@ -10,7 +10,7 @@ function make(name, text, kind) {
   return node;
 }
 
-// The theme: as the system has it, until a person chooses.
+// Theme: the system's, until the user chooses another.
 const theme = find("theme");
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 function showTheme(dark) {
@@ -24,7 +24,7 @@ theme.addEventListener("click", () => {
   showTheme(dark);
 });
 
-// Pictures are stored once; places that show one name it.
+// Each picture is stored once and referred to by its id.
 for (const image of document.querySelectorAll("img[data-picture]")) {
   const source = data.pictures[image.dataset.picture];
   if (source) image.src = source;
@@ -53,13 +53,13 @@ if (gallery) {
     }
     const right = shot.label === shot.said;
     const answer = make("p");
-    answer.append(make("span", right ? "right: " : "called ", right ? "rightly" : "wrongly"));
+    answer.append(make("span", right ? "correct: " : "predicted: ", right ? "rightly" : "wrongly"));
     answer.append(make("bdi", shot.said));
     answer.append(` ${(100 * shot.sure).toFixed(0)}\u00a0%`);
     item.append(answer);
     if (!right) {
       const truth = make("p");
-      truth.append("is ");
+      truth.append("true class: ");
       truth.append(make("bdi", shot.label));
       item.append(truth);
     }
@@ -126,7 +126,7 @@ if (table) {
   }));
 }
 
-// An audit's findings of one class.
+// Filter an audit's findings by class.
 const of = find("of");
 if (of) {
   const items = [...document.querySelectorAll(".finding li")];
@@ -140,7 +140,7 @@ if (of) {
   of.addEventListener("change", show);
 }
 
-// A link to what is folded away, or was filtered out, brings it back.
+// Following a link to a collapsed or filtered finding shows it.
 addEventListener("hashchange", () => {
   const kind = find(location.hash.slice(1));
   if (!kind || !kind.matches(".finding")) return;

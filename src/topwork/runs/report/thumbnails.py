@@ -1,4 +1,4 @@
-"""Pictures made small, as the pages hold them."""
+"""Thumbnails for the HTML pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Made = tuple[str, bytes]  # an image's id, and a JPEG
 def made(
     make: Callable[[Example], Made | None], examples: Iterable[Example], progress: Callable[[int], None]
 ) -> Iterator[Made]:
-    """What `make` makes of each, in their order; without those of which it makes nothing."""
+    """Apply `make` to each example, in parallel, and yield the results in order, without those that are None."""
     with closing(stream(make, examples, workers=core_count())) as results:
         for result in results:
             progress(1)
@@ -32,7 +32,7 @@ def made(
 
 
 def small(example: Example) -> Made | None:
-    """A picture in its own shape, its longer side 128 px; None where it can't be read."""
+    """A thumbnail with the picture's aspect ratio and a longer side of 128 px; None if it can't be read."""
     try:
         data = example.image.read()
         width, height = size_of(data)
@@ -44,7 +44,7 @@ def small(example: Example) -> Made | None:
 
 
 def jpeg(pixels: Array) -> bytes:
-    """uint8 (H, W, 3) as a JPEG of 128 px at most."""
+    """Encode uint8 (H, W, 3) as a JPEG of at most 128 px."""
     from PIL import Image
 
     image = Image.fromarray(pixels)

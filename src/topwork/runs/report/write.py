@@ -1,11 +1,11 @@
-"""Write a run's `report.html`: gather what its folder says, make the pictures small, say where the network looked."""
+"""Write a run's `report.html`: read its content, and make thumbnails and attention maps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from topwork.backbones.backbone import LAST
-from topwork.classifiers.attention import Looker, overlay
+from topwork.classifiers.attention import AttentionMapper, overlay
 from topwork.classifiers.classifier import Classifier
 from topwork.classifiers.neighbours import NEIGHBOURS, make_neighbours
 from topwork.data.dataset import Dataset, Example
@@ -20,37 +20,37 @@ from topwork.runs.report.content import Content, content_of
 from topwork.runs.report.page import render
 from topwork.runs.report.thumbnails import jpeg, made, small
 
-MAPS = 60  # mistakes of which it is shown where the network looked
+MAPS = 60  # mistakes with an attention map
 
 
 def report(run: str | Path, data: Dataset | str | Path | None = None, *, watch: Watch | None = None) -> Path:
-    """Write `report.html` into a run's folder; what is there is replaced.
+    """Write a run's `report.html`, replacing an existing one.
 
     Args:
         run: a folder that `train` wrote.
-        data: its photos; None for where they were. Those that are not there are shown by name.
-        watch: told of the progress.
+        data: its photos; None for their original location. Missing photos are shown by name.
+        watch: receives progress.
 
     Raises:
-        InputError: no run, or its photos are nowhere to be found.
+        InputError: it is not a run, or its photos can't be found.
         TopworkError: the page can't be written.
     """
     folder, watch = Path(run), watch or Silent()
     classifier = Classifier.load(folder)
     if data is None:
-        data = source_of(folder, f"name them: topwork report {folder} DATA")
+        data = source_of(folder, f"give them: topwork report {folder} DATA")
     return write_page(folder, classifier, data if isinstance(data, Dataset) else load(data), watch)
 
 
 def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Watch) -> Path:
-    """The same for a classifier and a data set that are at hand."""
+    """Like `report`, for a loaded classifier and dataset."""
     content = content_of(folder)
     of_id = {example.id: example for example in dataset}
-    wanted = [of_id[id] for id in content.picture_ids() if id in of_id]
+    wanted = [of_id[image_id] for image_id in content.picture_ids() if image_id in of_id]
     mistakes = _mistakes(content)
     with watch.bar("report", len(wanted) + len(mistakes)) as progress:
         pictures = dict(made(small, wanted, progress))
-        looker = Looker(classifier)
+        mapper = AttentionMapper(classifier)
         facts = classifier.backbone.facts
 
         def looked(example: Example) -> tuple[str, bytes] | None:
@@ -59,9 +59,9 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
             except (ImageError, OSError):
                 return None
             number = classifier.classes.index(mistakes[example.id])
-            return example.id, jpeg(overlay(pixels, looker.map(pixels, number)))
+            return example.id, jpeg(overlay(pixels, mapper.map(pixels, number)))
 
-        shown = [of_id[id] for id in mistakes if id in of_id] if looker.possible else []
+        shown = [of_id[image_id] for image_id in mistakes if image_id in of_id] if mapper.possible else []
         maps = dict(made(looked, shown, progress))
     with writing(folder):
         path = folder / PAGE
@@ -70,7 +70,7 @@ def write_page(folder: Path, classifier: Classifier, dataset: Dataset, watch: Wa
 
 
 def write_neighbours(folder: Path, classifier: Classifier, part: Features) -> None:
-    """Write the training pictures that the page of `topwork serve` shows beside others."""
+    """Write thumbnails of training photos, of which the page of `topwork serve` shows the nearest."""
 
     def picture(row: int) -> bytes | None:
         found = small(part.dataset[row])
@@ -84,7 +84,7 @@ def write_neighbours(folder: Path, classifier: Classifier, part: Features) -> No
 
 
 def _mistakes(content: Content) -> dict[str, str]:
-    """The surest mistakes, and what each was called."""
+    """The most confident mistakes: image id → predicted class."""
     wrong = [shot for shot in content.shots if shot.wrong][:MAPS]
     return {shot.id: shot.prediction for shot in wrong}
 

@@ -1,7 +1,7 @@
 "use strict";
 const find = (id) => document.getElementById(id);
 const AT_ONCE = 2, TOP = 5, EXPLAINED = ["map", "neighbours"], PROBE_MS = 3000, TOKEN = "topwork-token";
-const HINT = "The more orange, the more the place spoke for the answer. Coarse; a hint, no proof.";
+const HINT = "The more orange a region, the more it contributed to the prediction. The map is coarse, and only a hint.";
 let models = [], model = null;
 let jobs = []; // as they are shown, the newest first
 let queue = []; // those that wait, the oldest first
@@ -79,7 +79,7 @@ async function loadModels() {
 }
 
 const WHY = {
-  gone: "The server doesn’t answer. Start it again with “topwork serve”; this page goes on by itself then, and nothing is lost.",
+  gone: "The server doesn’t respond. Start it again with “topwork serve”; this page then continues by itself, and no picture is lost.",
   token: "",
 };
 let probe = 0;
@@ -125,15 +125,15 @@ function showModel() {
   find("picker").replaceChildren(...models.map(({ name }) => new Option(name, name, false, name === model.name)));
   const test = model.test;
   find("tested").textContent = test
-    ? `Tested on ${plural(test.images, "picture")}: ${percent(test.accuracy)} right ` +
+    ? `Tested on ${plural(test.images, "picture")}: ${percent(test.accuracy)} correct ` +
       `(95 % interval: ${(100 * test.interval[0]).toFixed(0)} to ${(100 * test.interval[1]).toFixed(0)}).`
-    : "Not tested: no pictures were kept aside for it.";
+    : "Not tested: there were no test pictures.";
   const names = model.classes.flatMap((name, i) => [i ? ", " : "", named(name)]);
   const end = model.rejects ? "; or none of these." : ".";
   const many = model.classes.length > 12;
   const list = make(many ? "details" : "p", "");
-  if (many) list.append(make("summary", "", `Tells ${model.classes.length} classes apart${end}`), make("p", "", ...names));
-  else list.append("Tells apart: ", ...names, end);
+  if (many) list.append(make("summary", "", `Distinguishes ${model.classes.length} classes${end}`), make("p", "", ...names));
+  else list.append("Classes: ", ...names, end);
   find("classes").replaceChildren(list);
 }
 
@@ -189,11 +189,11 @@ async function look(job) {
   try {
     body = await job.file.arrayBuffer();
   } catch {
-    return showError(job, "It can’t be read here. If it is a folder, choose the pictures in it.");
+    return showError(job, "This file can’t be read. If it is a folder, choose the pictures in it.");
   }
   const headers = { "Content-Type": "application/octet-stream" };
   while (!signal.aborted) {
-    showWait(job, "Looking");
+    showWait(job, "Classifying");
     let reply;
     try {
       reply = await ask(`v1/predict?${about}`, { method: "POST", body, headers, signal });
@@ -277,7 +277,7 @@ function showAnswer(job, reply) {
   const words = inWords(said.probability), left = make("div", "");
   if (said.rejected) {
     left.append(make("p", "answer", "None of these"), make("p", "reason", said.reason ? `${said.reason}.` : ""));
-    const alone = `, with ${share(said.probability)} if it had to be one of them.`;
+    const alone = ` (${share(said.probability)}), if it had to be one of them.`;
     left.append(make("p", "near", "The nearest class would be ", named(said.class), alone));
     tell(`${job.name}: none of these. ${said.reason || ""}`);
   } else {
@@ -292,7 +292,7 @@ function showAnswer(job, reply) {
 
 function bars(top) {
   const list = make("ol", "bars");
-  list.setAttribute("aria-label", "Likeliest classes");
+  list.setAttribute("aria-label", "Most likely classes");
   for (const one of top) {
     const fill = make("span", "fill");
     fill.style.width = `${100 * one.probability}%`;
@@ -304,18 +304,18 @@ function bars(top) {
 function neighbours(nearest) {
   const list = make("ul", "");
   for (const { label, similarity, thumbnail } of nearest) {
-    const alike = make("small", "", `likeness ${similarity.toFixed(2)}`);
+    const alike = make("small", "", `similarity ${similarity.toFixed(2)}`);
     list.append(make("li", "", picture(thumbnail, `Training picture of ${label}`), named(label), alike));
   }
   return make("div", "seen", make("h3", "", "Nearest training pictures"), list);
 }
 
 function mapSwitch(job, source) {
-  const map = picture(source, `Where it looked in ${job.name}`, "map"), hint = make("p", "legend", HINT);
+  const map = picture(source, `Attention map of ${job.name}`, "map"), hint = make("p", "legend", HINT);
   job.frame.classList.toggle("crop", model.input?.fit === "crop");
   map.hidden = hint.hidden = true;
   job.frame.append(map);
-  const turn = button("Where it looked", () => {
+  const turn = button("Attention map", () => {
     map.hidden = hint.hidden = !map.hidden;
     turn.setAttribute("aria-pressed", String(!map.hidden));
   });

@@ -5,15 +5,15 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from topwork.serving.intake import Intake
-from topwork.serving.work import Desk
+from topwork.serving.work_queue import WorkQueue
 
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)  # seconds
 
 
-class Figures:
+class Metrics:
     """Metrics since the server started."""
 
-    def __init__(self, desk: Desk, intake: Intake) -> None:
+    def __init__(self, queue: WorkQueue, intake: Intake) -> None:
         self.registry = own = CollectorRegistry()
         self.requests = Counter(
             "topwork_requests", "Requests by route and status.", ["route", "status"], registry=own
@@ -30,7 +30,7 @@ class Figures:
         )
         self.reloads = Counter("topwork_reloads", "Reloads of runs.", ["model", "outcome"], registry=own)
         inside = Gauge("topwork_pictures_inside", "Pictures waiting or being processed.", registry=own)
-        inside.set_function(lambda: desk.inside)
+        inside.set_function(lambda: queue.pending)
         held = Gauge("topwork_bytes_held", "Bytes of request bodies held in memory.", registry=own)
         held.set_function(lambda: intake.held)
 

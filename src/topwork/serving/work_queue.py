@@ -20,12 +20,12 @@ Result = TypeVar("Result")
 FADING = 0.05  # weight of the last picture in the moving average of seconds per picture
 
 
-class Desk:
-    """Processes pictures by `do`, and refuses them when `limits.queue` are already inside."""
+class WorkQueue:
+    """Runs jobs on pictures, and refuses more than `limits.queue` pending ones."""
 
     def __init__(self, limits: Limits, *, workers: int) -> None:
         self.limits, self.workers = limits, workers
-        self.inside = 0
+        self.pending = 0
         self._seconds = 0.02
         self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="topwork-serve")
@@ -36,12 +36,12 @@ class Desk:
         Raises:
             Refused: the queue is full.
         """
-        if self.inside + count > self.limits.queue:
+        if self.pending + count > self.limits.queue:
             wait = self._wait_s()
-            told = f"{self.inside} pictures are waiting; retry in {wait} s"
+            told = f"{self.pending} pictures are waiting; retry in {wait} s"
             raise Refused(429, "busy", told, retry_s=wait)
 
-    async def do(self, jobs: list[Callable[[], Result]]) -> list[Result]:
+    async def run(self, jobs: list[Callable[[], Result]]) -> list[Result]:
         """The results of all `jobs`, in order.
 
         Raises:
@@ -55,7 +55,7 @@ class Desk:
             )
         with self._turn:
             self.check(len(jobs))
-            self.inside += len(jobs)
+            self.pending += len(jobs)
         futures = [self._pool.submit(self._timed, job) for job in jobs]
         for future in futures:
             future.add_done_callback(self._left)
@@ -68,12 +68,12 @@ class Desk:
             told = f"not answered within {self.limits.seconds:g} s; send fewer or smaller pictures, or retry"
             raise Refused(429, "timeout", told, retry_s=self._wait_s()) from None
 
-    async def aside(self, job: Callable[[], Result]) -> Result:
+    async def run_job(self, job: Callable[[], Result]) -> Result:
         """Run another job on a worker thread. The threads own the network's infer requests and are never stopped."""
         return await asyncio.wrap_future(self._pool.submit(job))
 
     def _wait_s(self) -> int:
-        return max(1, math.ceil(self.inside * self._seconds / self.workers))
+        return max(1, math.ceil(self.pending * self._seconds / self.workers))
 
     def _timed(self, job: Callable[[], Result]) -> Result:
         began = time.perf_counter()
@@ -84,4 +84,4 @@ class Desk:
 
     def _left(self, _: Future[Result]) -> None:
         with self._turn:
-            self.inside -= 1
+            self.pending -= 1
