@@ -32,9 +32,9 @@ def test_a_runs_network_reads_back_with_equal_features(
 ) -> None:
     out = tmp_path / "module"
     code, told, _ = call("export", run.path, "--format", "tfhub", "--out", out)
-    assert (code, told.splitlines()[0][: len(f"{out} holds the export (")]) == (
+    assert (code, told.splitlines()[0][: len(f"wrote {out} (")]) == (
         0,
-        f"{out} holds the export (",
+        f"wrote {out} (",
     )
     again = load_backbone(str(out), precision="f32")
     assert (again.facts.size_px, again.facts.pixels) == (SIZE_PX, "0..1")

@@ -158,16 +158,14 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
 
     one_line(
         tell("--format", "savedmodel", "--precision", "int8"),
-        "savedmodel holds f32; got the precision 'int8', which openvino, onnx can hold",
+        "savedmodel supports f32; got the precision 'int8' (supported by openvino, onnx)",
     )
-    one_line(tell("--format", "onnx", "--precision", "bf16"), "which openvino can hold")
+    one_line(tell("--format", "onnx", "--precision", "bf16"), "(supported by openvino)")
     one_line(
         tell("--format", "keras", "--input", "any"),
-        "takes pictures of one size; for pictures of any size take openvino, onnx, savedmodel, litert",
+        "takes pictures of a fixed size; for pictures of any size use openvino, onnx, savedmodel, litert",
     )
-    one_line(
-        tell("--format", "openvino", "--data", tmp_path), "none of the photos that it learned from was found"
-    )
+    one_line(tell("--format", "openvino", "--data", tmp_path), "none of its training photos was found")
     one_line(tell("--format", "openvino", "--data", tmp_path / "no"), "--data FOLDER")
     one_line(
         call("export", run.path, "--out", tmp_path / "x.txt", "--format", "litert"),
@@ -182,7 +180,7 @@ def test_what_is_wrong_is_said(call: Topwork, run: Run, tmp_path: Path) -> None:
     report = json.loads((moved / "report.json").read_text(encoding="utf-8"))
     (moved / "report.json").write_text(json.dumps(report | {"source": None}), encoding="utf-8")
     with pytest.raises(
-        InputError, match="doesn't say where its photos are; name their folder: --data FOLDER"
+        InputError, match="doesn't record where its photos are; give their folder: --data FOLDER"
     ):
         export(moved, tmp_path / "y", format="openvino")
 

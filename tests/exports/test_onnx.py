@@ -96,10 +96,10 @@ def test_operators_that_are_not_trained(name: str) -> None:
 
 def test_what_has_no_counterpart_is_named() -> None:
     mirrored = graph_of(EACH["pad by mirror"])
-    with pytest.raises(TopworkError, match=r"Pad .* can't be written as ONNX: its mode is 'symmetric'; take"):
+    with pytest.raises(TopworkError, match=r"Pad .* can't be written as ONNX: its mode is 'symmetric'; use"):
         convert(mirrored)
     unknown = graph_of(lambda x: op.cum_sum(x, op.constant(np.int64(1))))
-    with pytest.raises(TopworkError, match=r"CumSum .* it is not known here; take --format openvino"):
+    with pytest.raises(TopworkError, match=r"CumSum .* the operator is not supported; use --format openvino"):
         convert(unknown)
 
 

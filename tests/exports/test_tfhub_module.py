@@ -210,14 +210,14 @@ def test_a_folder_that_is_taken(tmp_path: Path) -> None:
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     with pytest.raises(
-        InputError, match=r"taken: expected a folder .* new or empty, found files in it; name another"
+        InputError, match=r"taken: expected a new or empty folder, found files in it; choose another"
     ):
         publish_backbone(_network(), taken, size_px=SIDE)
     with pytest.raises(
-        InputError, match=r"notes\.txt: expected a folder .* new or empty, found a file; name another"
+        InputError, match=r"notes\.txt: expected a new or empty folder, found a file; choose another"
     ):
         publish_backbone(_network(), taken / "notes.txt", size_px=SIDE)
-    with pytest.raises(InputError, match=r"its folder can't be made \(.*\); name another"):
+    with pytest.raises(InputError, match=r"its folder can't be created \(.*\); choose another"):
         publish_backbone(_network(), taken / "notes.txt" / "a" / "b", size_px=SIDE)
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "notes.txt"]
 
@@ -234,17 +234,17 @@ def test_a_published_folder_can_be_read_by_others(published: Path) -> None:
 
 
 def test_a_graph_that_is_no_backbone(tmp_path: Path) -> None:
-    message = r"whose one input is uint8 \(1, 64, 64, 3\); got u8 \[1,32,32,3\]"
+    message = r"with one input uint8 \(1, 64, 64, 3\); got u8 \[1,32,32,3\]"
     with pytest.raises(InputError, match=message):
         publish_backbone(_network(), tmp_path / "m", size_px=64)
-    with pytest.raises(InputError, match="with an output 'features'; its outputs: block1, block10, "):
+    with pytest.raises(InputError, match="with an output 'features'; its outputs are block1, block10, "):
         publish_backbone(build("efficientnet-lite0", size_px=32), tmp_path / "m", size_px=32)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_operator_that_cannot_be_trained_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(
-        TopworkError, match=r"the operator Cos \(.*\) can't be trained: it is not known here; a"
+        TopworkError, match=r"the operator Cos \(.*\) can't be trained: the operator is not supported; a"
     ):
         publish_backbone(_network(waves=True), tmp_path / "m", size_px=SIDE)
     assert not list(tmp_path.iterdir())

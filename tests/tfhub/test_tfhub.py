@@ -98,7 +98,7 @@ def test_resolve_leaves_other_storage_to_tensorflow() -> None:
 
 
 def test_resolve_refuses_what_is_no_handle() -> None:
-    with pytest.raises(InputError, match="a handle must be a text or a path; got 7 of type int"):
+    with pytest.raises(InputError, match="`handle` must be a string or a path; got 7 of type int"):
         hub.resolve(7)  # type: ignore[arg-type]
 
 
@@ -108,12 +108,12 @@ def test_resolve_refuses_an_address_that_is_not_safe() -> None:
 
 
 def test_load_says_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"expected a SavedModel, .* {tmp_path} holds neither"):
+    with pytest.raises(InputError, match=f"expected a SavedModel, .* {tmp_path} has neither"):
         hub.load(tmp_path)
 
 
 def test_optimizer_slots_are_explained(shared: Path) -> None:
-    with pytest.raises(TopworkError, match=r"together with a Keras 2 optimizer.*Install tf_keras"):
+    with pytest.raises(TopworkError, match=r"saved with a Keras 2 optimizer.*Install tf_keras"):
         hub.load(module(shared, "optimizer_slots"))
 
 
@@ -125,8 +125,8 @@ def refuse(text: str, shared: Path, name: str, **kwargs: object) -> None:
 def test_messages_say_what_came_and_the_mend(shared: Path) -> None:
     both = "either `output_key` or `signature_outputs_as_dict=True`; got signature='other', output_key=None"
     refuse(both, shared, "serving", signature="other")
-    refuse("goes only with a `signature`", shared, "serving", signature_outputs_as_dict=True)
-    refuse("give `signature`. Known signatures: serving_default, takes_training", shared, "signature_only")
+    refuse("requires a `signature`", shared, "serving", signature_outputs_as_dict=True)
+    refuse("pass `signature`. Known signatures: serving_default, takes_training", shared, "signature_only")
     known = "unknown signature 'othr'; did you mean 'other'\\? Known: other, serving_default"
     refuse(known, shared, "serving", signature="othr", output_key="x")
     refuse("must be callables without arguments", shared, "loss_not_callable")
@@ -139,7 +139,7 @@ def test_calls_say_what_came_and_the_mend(shared: Path) -> None:
     with pytest.raises(InputError, match="unknown output_key 'smu'; did you mean 'sum'"):
         layer(inputs)
     layer = hub.KerasLayer(module(shared, "steady"), output_shape=(7,))
-    with pytest.raises(InputError, match=r"`output_shape`=\(7,\) doesn't fit .* shapes are \(4, 3\)"):
+    with pytest.raises(InputError, match=r"`output_shape`=\(7,\) doesn't match .* shapes are \(4, 3\)"):
         layer(tfhub_promises.X)
     layer = hub.KerasLayer(
         module(shared, "serving"), trainable=True, signature="other", output_key="negative"

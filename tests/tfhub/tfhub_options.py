@@ -77,7 +77,7 @@ def a_wrong_output_shape_is_refused(hub: Any, folder: Path) -> None:
 @promise("7.7", original=False)
 def an_output_shape_of_another_structure_is_refused(hub: Any, folder: Path) -> None:
     """So is one of another structure than the outputs; and one that is no shape, at construction."""
-    with refused(ValueError, "doesn't fit"):
+    with refused(ValueError, "doesn't match"):
         hub.KerasLayer(module(folder, "dict"), output_shape={"sum": (2,)})(
             {"a": tf.constant(X), "b": tf.constant(X)}
         )
@@ -98,7 +98,7 @@ def output_shape_holds_for_any_batch_size(hub: Any, folder: Path) -> None:
 @promise("12.2", original=False)
 def an_unknown_shape_asks_for_output_shape(hub: Any, folder: Path) -> None:
     """Without it, the error asks for it."""
-    with refused(ValueError, "Give `output_shape`"):
+    with refused(ValueError, "Pass `output_shape`"):
         hub.KerasLayer(module(folder, "unknown_shape"))(keras_of(hub).Input((2,)))
 
 

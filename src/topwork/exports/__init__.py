@@ -1,1 +1,1 @@
-"""A classifier in other programs' formats, checked against the run. Read `formats` first."""
+"""Export a classifier to other formats, and compare each file with the run. Read `formats` first."""

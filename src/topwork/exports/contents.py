@@ -1,4 +1,4 @@
-"""What a receiver must know beside the network itself: written into every exported file."""
+"""The metadata that is written into every exported file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ from typing import Any, Literal
 
 from topwork.recipe import Fit
 
-KEY = "topwork"  # the name of the entry, in whatever the format has for such things
-HEAD = "head/"  # how the names of those nodes begin that are not the backbone's
+KEY = "topwork"  # the name of the metadata entry
+HEAD = "head/"  # prefix of the names of nodes that are not part of the backbone
 InputKind = Literal["sized", "any"]
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The classifier's facts; all of them plain JSON.
-
-    `input`: "sized", a uint8 RGB picture (1, height, width, 3) of exactly `size_px`, made so by the receiver; or
-    "any", a picture of any size, which the network itself makes the right size. `fit`: how a picture becomes
-    `size_px`: "stretch", or "crop" to its middle. `temperature`: what the logits are divided by, inside the network.
-    `reject_threshold`: the distance at which the output `novelty` is 1; None where the network has no such output.
-    `least_probability`: by coverage ("0.90"), how probable a class must be to stand in the prediction set.
-    """
+    """The metadata of a classifier; all values can be represented in JSON."""
 
     classes: tuple[str, ...]
-    size_px: tuple[int, int]
-    input: InputKind
-    fit: Fit
-    temperature: float
-    reject_threshold: float | None
-    reject_rate: float | None
-    least_probability: dict[str, float]
+    size_px: tuple[int, int]  # height, width
+    input: InputKind  # "sized": uint8 RGB (1, height, width, 3), resized by the caller; "any": resized by the network
+    fit: Fit  # how a picture is resized to `size_px`: "stretch", or "crop" to its centre
+    temperature: float  # the logits are divided by it, inside the network
+    reject_threshold: float | None  # the distance at which `novelty` is 1; None without that output
+    reject_rate: float | None  # share of in-distribution pictures that are rejected
+    least_probability: dict[
+        str, float
+    ]  # coverage ("0.90") → least probability of a class in the prediction set
     backbone: str
     licence: str
     precision: str

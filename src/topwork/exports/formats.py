@@ -1,4 +1,4 @@
-"""The formats there are: what each can hold, and where its writer is."""
+"""The export formats: what each supports, and the module that writes it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from topwork.errors import InputError, MissingExtra, one_of
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`suffix`: of its one file; empty where it is a folder. `any_size`: whether it can hold the resizer."""
+    """An export format."""
 
     name: str
     module: str
-    suffix: str
+    suffix: str  # of the file; empty if it is a folder
     precisions: tuple[str, ...]
-    any_size: bool
+    any_size: bool  # whether it can include the resizer
     runtime: str
     needs: tuple[str, ...]  # packages beyond the core
 
@@ -35,8 +35,8 @@ FORMATS = (
         ("onnx", "onnxruntime"),
     ),
     Format("savedmodel", "savedmodel", "", ("f32",), True, "TensorFlow", ("tensorflow", "keras")),
-    # No 8-bit numbers: the converter makes the head's so, too, and the class was the same in a third of pictures
-    # only; docs/notes/parity.md, "Export".
+    # No int8: the converter also quantises the head, and the predicted class was the same in only a third of the
+    # pictures; docs/notes/parity.md, "Export".
     Format(
         "litert",
         "litert",
@@ -51,36 +51,36 @@ FORMATS = (
 
 
 def format_of(name: str, *, precision: str, input: str) -> Format:
-    """The format of a name, checked to hold what is wanted.
+    """Look up a format, and check that it supports the precision and input.
 
     Raises:
-        InputError: there is none of that name, or it can't hold that precision, or pictures of any size.
+        InputError: there is no such format, or it doesn't support this precision or pictures of any size.
     """
-    known = {format.name: format for format in FORMATS}
+    known = {f.name: f for f in FORMATS}
     if name not in known:
         raise InputError(one_of(name, [*known, "tfhub"], what="format"))
-    format = known[name]
-    if precision not in format.precisions:
+    found = known[name]
+    if precision not in found.precisions:
         others = ", ".join(f.name for f in FORMATS if precision in f.precisions)
         raise InputError(
-            f"the format {name} holds {', '.join(format.precisions)}; got the precision {precision!r}"
-            + (f", which {others} can hold" if others else "")
+            f"the format {name} supports {', '.join(found.precisions)}; got the precision {precision!r}"
+            + (f" (supported by {others})" if others else "")
         )
-    if input == "any" and not format.any_size:
+    if input == "any" and not found.any_size:
         others = ", ".join(f.name for f in FORMATS if f.any_size)
         raise InputError(
-            f"the format {name} takes pictures of one size; for pictures of any size take {others}"
+            f"the format {name} takes pictures of a fixed size; for pictures of any size use {others}"
         )
-    return format
+    return found
 
 
-def code_of(format: Format) -> ModuleType:
-    """Its writer and its runner.
+def code_of(export_format: Format) -> ModuleType:
+    """The format's module, with its writer and loader.
 
     Raises:
-        MissingExtra: a package that it needs is not installed.
+        MissingExtra: a required package is not installed.
     """
-    for package in format.needs:
+    for package in export_format.needs:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtra(f"the format {format.name}", "export")
-    return importlib.import_module(f"topwork.exports.{format.module}")
+            raise MissingExtra(f"the format {export_format.name}", "export")
+    return importlib.import_module(f"topwork.exports.{export_format.module}")

@@ -1,4 +1,4 @@
-"""Keras 3: one `.keras` file of Keras' own layers and operations; it loads without Topwork, in safe mode."""
+"""Keras 3: a `.keras` file made of Keras' own layers and operations, which loads in safe mode and without Topwork."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pictures: Array) -> None:
-    """Write the new file `path`: `image` uint8 (N, S, S, 3) in, the graph's outputs out by name.
+    """Write the new file `path`. Input: `image` uint8 (N, S, S, 3). Outputs: those of the graph, by name.
 
-    Convolutions and products with a matrix are layers with weights, which can be trained on; all else is an
-    operation of `keras.ops`. `labels.txt` and `topwork.json` are in the file, which any program for zips opens.
+    Convolutions and products with a weight matrix become layers with trainable weights, everything else operations
+    of `keras.ops`. The file is a zip, and also contains `labels.txt` and `topwork.json`.
 
     Raises:
-        TopworkError: the network has what Keras can't say without code of ours; it names it.
+        TopworkError: the network has an operator that needs custom code in Keras; the message names it.
     """
     with keras_plainly("writing a Keras file"):
         model = build(graph, contents)
@@ -44,7 +44,7 @@ def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pi
 
 
 def load(path: Path) -> Callable[[Array], dict[str, Array]]:
-    """The file in Keras, nothing of ours known to it: uint8 (N, S, S, 3) → its outputs by name."""
+    """Load the file in Keras, without Topwork's code: uint8 (N, S, S, 3) → outputs by name."""
     import keras
 
     model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
@@ -80,7 +80,7 @@ def build(graph: ov.Model, contents: Contents) -> Any:
         except Exception as error:
             raise TopworkError(
                 f"the operator {step.kind} ({step.name!r}) can't be written as a Keras file "
-                f"({str(error).splitlines()[0][:120]}); take --format savedmodel or onnx"
+                f"({str(error).splitlines()[0][:120]}); use --format savedmodel or onnx"
             ) from error
     parts = (
         keras.ops.split(tensor(plain(known[plan.result])), np.cumsum(widths[:-1]).tolist(), axis=1)
@@ -91,7 +91,7 @@ def build(graph: ov.Model, contents: Contents) -> Any:
 
 
 def _biases(plan: Plan) -> tuple[dict[Place, Array], dict[Place, Place]]:
-    """What is added to a convolution or product, number by channel; and the additions that are so done with."""
+    """The bias of each convolution or product, from an addition per channel; and the additions that this replaces."""
     used = Counter(place for step in plan.steps for place in step.inputs)
     made = {step.place: step for step in plan.steps}
     biases: dict[Place, Array] = {}
@@ -115,7 +115,7 @@ def _biases(plan: Plan) -> tuple[dict[Place, Array], dict[Place, Place]]:
 
 
 def _width(step: Step, plan: Plan) -> int | None:
-    """How many channels a layer gives; None for what becomes none."""
+    """The number of output channels if the step becomes a layer, else None."""
     if len(step.inputs) < 2 or step.inputs[1] not in plan.constants:
         return None
     kernel = plan.constants[step.inputs[1]].value
@@ -141,7 +141,7 @@ def _made(step: Step, values: list[Value], bias: Array | None) -> Value:
 
 
 def _for_each_image(value: Value, like: Value) -> Value:
-    """A constant once for each image, of which a model doesn't know the number before it runs (a class token)."""
+    """Repeat a constant (a class token) for each image; their number is only known at run time."""
     import keras
 
     from topwork.graphs.trainable.values import Value, apart, reshaped, tensor
@@ -162,7 +162,8 @@ def _convolution(step: Step, image: Value, kernel: Array, bias: Array | None) ->
     grouped = step.kind == "GroupConvolution"
     groups = len(kernel) if grouped else 1
     window = window_of(step, image, kernel.shape[3 if grouped else 2 :])
-    skipped = max(window.strides) > 1 and max(window.dilations) > 1  # TensorFlow has no such: skip afterwards
+    # TensorFlow has no dilated convolution with strides, so compute all positions and drop some afterwards.
+    skipped = max(window.strides) > 1 and max(window.dilations) > 1
     even = len(set(window.strides)) == 1
     own = window.same and not skipped
     x = tensor(image) if own else bordered(tensor(image), window, 0.0)

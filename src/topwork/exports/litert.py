@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite): one file, the facts in it as TFLite's associated files are, a zip at its end."""
+"""LiteRT (TensorFlow Lite): one file with a zip of metadata appended, as for TFLite's associated files."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def write(
     pictures: Array,
     resize: Resize | None = None,
 ) -> None:
-    """Write the new file `path`: `image` uint8 (1, S, S, 3) in; with `resize`, (1, H, W, 3), set before each picture.
+    """Write the new file `path`.
 
-    Operators are LiteRT's own, none of TensorFlow's. "fp16": weights in 16 bits. `labels.txt` and `topwork.json` are
-    in the file, which any program for zips opens.
+    The input is `image` uint8 (1, S, S, 3); with `resize`, (1, H, W, 3), and the caller sets its size before each
+    picture. Only LiteRT's own operators are used, none of TensorFlow's. "fp16" stores weights in 16 bits. The file
+    can be opened as a zip with `labels.txt` and `topwork.json`.
     """
     with keras_plainly("writing a LiteRT file"):
         import tensorflow as tf
@@ -59,7 +60,7 @@ def write(
 
 
 def load(path: Path) -> Callable[[Array], dict[str, Array]]:
-    """The file in LiteRT's interpreter."""
+    """Load the file in LiteRT's interpreter."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -81,7 +82,7 @@ def load(path: Path) -> Callable[[Array], dict[str, Array]]:
 
 
 def _names(interpreter: Any) -> dict[str, int]:
-    """Outputs by what they are: one column is the novelty, unless it is the only one."""
+    """The index of each output. With two outputs, the one with a single column is the novelty."""
     found = interpreter.get_output_details()
     if len(found) == 1:
         return {"probabilities": found[0]["index"]}

@@ -1,4 +1,4 @@
-"""OpenVINO: a folder with `model.xml` and `model.bin`, the facts in the model's own `rt_info`."""
+"""OpenVINO: a folder with `model.xml` and `model.bin`, and the metadata in the model's `rt_info`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("f32", "bf16", "fp16", "int8")
 NAME = "model.xml"
-LARGE = 1000  # numbers: smaller constants stay as they are
+LARGE = 1000  # numbers; smaller constants are not converted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Answers = dict[str, Array]
@@ -31,15 +31,14 @@ def write(
     pictures: Array,
     finish: Callable[[ov.Model], ov.Model] | None = None,
 ) -> None:
-    """Write `model.xml` and `model.bin` into the new folder `path`.
+    """Write `model.xml` and `model.bin` to the new folder `path`.
 
-    "fp16" and "bf16" are what the weights are stored in, half the size; the runtime computes in what its processor
-    does best. "int8" stores and computes convolutions and matrix products in 8 bits, by NNCF's post-training
-    quantisation (https://github.com/openvinotoolkit/nncf) on `pictures`, uint8 (M, S, S, 3); the head stays as it is.
+    "fp16" and "bf16" store weights in half the size; the runtime computes in the precision that is best on its
+    processor. "int8" stores and computes convolutions and matrix products in 8 bits, by NNCF's post-training
+    quantisation (https://github.com/openvinotoolkit/nncf) on `pictures`, uint8 (M, S, S, 3); the head is kept.
 
-    `finish` is done to the graph once its numbers are what they will be.
-
-    Under `model_info` stand what OpenVINO's own programs for classifiers look for (`labels`, `model_type`).
+    `finish` is applied to the graph after its weights have been converted. `model_info` has the entries that
+    OpenVINO's classification tools read (`labels`, `model_type`).
 
     Raises:
         MissingExtra: "int8" without nncf.
@@ -63,7 +62,7 @@ def write(
 
 
 def load(path: Path) -> Callable[[Array], Answers]:
-    """The file in OpenVINO: uint8 (1, H, W, 3) → its outputs by name."""
+    """Load the folder in OpenVINO: uint8 (1, H, W, 3) → outputs by name."""
     import openvino as ov
 
     compiled = ov.Core().compile_model(path / NAME, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -76,14 +75,14 @@ def load(path: Path) -> Callable[[Array], Answers]:
 
 
 def read_contents(path: Path) -> Contents:
-    """The facts that a file carries."""
+    """Read the metadata of an exported folder."""
     import openvino as ov
 
     return Contents.from_json(ov.Core().read_model(path / NAME).get_rt_info([KEY]).astype(str))
 
 
 def _store_narrow(graph: ov.Model, precision: str) -> None:
-    """The backbone's weights, where they are a thousand and more, in 16 bits; made float32 again when compiled."""
+    """Store the backbone's large constants in 16 bits; they are converted to float32 when the graph is compiled."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -105,7 +104,7 @@ def _store_narrow(graph: ov.Model, precision: str) -> None:
 
 
 def _as_bf16(values: Array) -> ov.Tensor:
-    """Rounded to nearest, ties to even."""
+    """Convert to bf16, rounding to nearest, ties to even."""
     import openvino as ov
 
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

@@ -1,4 +1,4 @@
-"""Whether an exported file says what the run says: both on the same pictures, the file in its own runtime."""
+"""Compare an exported file, in its own runtime, with the run on the same pictures."""
 
 from __future__ import annotations
 
@@ -18,53 +18,49 @@ from topwork.exports.photos import pixels_of, whole_pixels
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Array], dict[str, Array]]
 
-# How far a probability may be off, by what the weights are stored in; and in how many pictures of a hundred the
-# likeliest class may differ. 8-bit numbers move probabilities; what counts there is the class.
+# By precision: the largest difference of a probability that is allowed, and the least share of pictures with the same
+# predicted class. With int8, probabilities change, and only the class must agree.
 GAP = {"f32": 1e-3, "fp16": 0.05, "bf16": 0.1, "int8": 1.0}
 AGREEMENT = {"f32": 1.0, "fp16": 0.99, "bf16": 0.97, "int8": 0.9}
-ANY_GAP, ANY_AGREEMENT = 0.05, 0.98  # where the network resizes: Pillow's short cuts are not in it
-TIED = 2.0  # times the allowed gap: classes as close as this are no disagreement
+ANY_GAP, ANY_AGREEMENT = 0.05, 0.98  # if the network resizes: it lacks Pillow's optimisations
+TIED = 2.0  # times the allowed gap: classes with probabilities this close are ties
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The comparison on `images` pictures of the run's part `part`.
+    """The differences between a file and its run on the same pictures.
 
-    `agreement`: the share whose likeliest class is the same, those aside that the run itself is torn about (`ties`).
-    `gap`: the largest difference of a probability; `mean_gap` their mean over pictures, each the largest of its
-    classes. `novelty_gap`: the largest difference of the novelty score, as a share of the larger of it and 1;
-    `rejection`: the share of pictures of which both say "none of these", or neither does, those aside whose score is
-    for the run as good as 1; both None without such an output. `accuracy` and `accuracy_exported` are in 0..1;
-    `change` is the second minus the first with `interval`, 95 % (Newcombe 1998). They tell what the export costs, not
-    how good the run is. `allowed`: the largest `gap`, the least `agreement` and `rejection`.
+    The accuracies measure the effect of the export, not the quality of the run: the pictures may be training images.
     """
 
     format: str
     precision: str
     runtime: str
     input: str
-    part: str
+    part: str  # the run's part that the pictures are from
     images: int
-    agreement: float
-    ties: int
-    gap: float
-    mean_gap: float
-    novelty_gap: float | None
-    rejection: float | None
-    accuracy: float
-    accuracy_exported: float
-    change: float
-    interval: tuple[float, float]
-    allowed: tuple[float, float]
+    agreement: float  # share of pictures with the same predicted class; ties count as agreement
+    ties: int  # pictures with different classes that are about equally probable for the run
+    gap: float  # largest difference of a probability
+    mean_gap: float  # mean over pictures of the largest difference of a probability
+    novelty_gap: (
+        float | None
+    )  # largest difference of the novelty, relative to max(novelty, 1); None without it
+    rejection: float | None  # share with the same "none of these"; scores close to 1 count as the same
+    accuracy: float  # of the run, 0 to 1
+    accuracy_exported: float  # of the file, 0 to 1
+    change: float  # accuracy_exported - accuracy
+    interval: tuple[float, float]  # 95 % interval of `change` (Newcombe 1998)
+    allowed: tuple[float, float]  # largest `gap`; least `agreement` and `rejection`
 
     @property
     def holds(self) -> bool:
-        """Whether the file may be called the same classifier."""
+        """Whether the file is close enough to the run."""
         rejection = 1.0 if self.rejection is None else self.rejection
         return self.gap <= self.allowed[0] and min(self.agreement, rejection) >= self.allowed[1]
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write this record as JSON."""
         path.write_text(json.dumps(asdict(self) | {"holds": self.holds}, indent=2), encoding="utf-8")
 
 
@@ -78,13 +74,16 @@ def compare(
     runtime: str,
     part: str,
 ) -> Parity:
-    """Run both on the same pictures, one by one.
+    """Run both classifiers on the same pictures, one by one.
 
     Args:
-        original: the run's whole graph: uint8 (1, S, S, 3) → outputs by name.
-        exported: the same of the file; takes (1, H, W, 3) of any size where `contents.input` is "any".
-        examples: labelled pictures; those that can't be read are left out.
-        contents: of the file.
+        original: the run's complete graph: uint8 (1, S, S, 3) → outputs by name.
+        exported: the exported file; takes (1, H, W, 3) of any size if `contents.input` is "any".
+        examples: labelled pictures; unreadable ones are skipped.
+        contents: the file's metadata.
+        format: its format.
+        runtime: the name of the runtime it is executed in.
+        part: the run's part that the pictures are from.
     """
     rows: list[tuple[str | None, dict[str, Array], dict[str, Array]]] = []
     assert contents.size_px[0] == contents.size_px[1]
@@ -139,6 +138,6 @@ def _allowed(contents: Contents) -> tuple[float, float]:
 
 
 def _ties(p: Array, q: Array, gap: float) -> Array:
-    """Where the class that the file calls likeliest is, for the run, as good as its own: bool (M,)."""
+    """Whether the file's predicted class is, for the run, about as probable as the run's own: bool (M,)."""
     rows = np.arange(len(p))
     return np.asarray(p.max(axis=1) - p[rows, q.argmax(axis=1)] <= TIED * gap)

@@ -1,4 +1,4 @@
-"""The pictures that an export is compared on, and those that its 8-bit numbers are made from."""
+"""Choose a run's photos for comparing an export and for calibrating its quantisation."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """`compared` are of the part `part`, evenly over the classes; `calibrating` of the training part, and others."""
+    """A run's photos for an export."""
 
-    compared: tuple[Example, ...]
-    part: str
-    calibrating: tuple[Example, ...]
+    compared: tuple[Example, ...]  # balanced over the classes
+    part: str  # the run's part that `compared` is from
+    calibrating: tuple[Example, ...]  # training photos, different from `compared` if possible
 
 
 def choose(folder: Path, data: Dataset | str | Path | None) -> Chosen:
-    """From a run's photos: validation images to compare on; training images where there are none.
+    """Choose validation photos to compare on, or training photos if there are none.
 
     Args:
-        folder: a run's.
-        data: its photos; None for where they were.
+        folder: the run.
+        data: its photos; None for their original location.
 
     Raises:
-        InputError: the photos are not there, or not those of the run.
+        InputError: the photos are missing, or are not the run's.
     """
     found = photos_of(folder, data)
     of: dict[str, list[Example]] = defaultdict(list)
@@ -47,8 +47,8 @@ def choose(folder: Path, data: Dataset | str | Path | None) -> Chosen:
     part = "validation" if of["validation"] else "train"
     if not of[part]:
         raise InputError(
-            f"{folder}: none of the photos that it learned from was found, and an export is compared with the run on "
-            "them; name their folder: --data FOLDER"
+            f"{folder}: none of its training photos was found; the export is compared with the run on them. Give "
+            "their folder: --data FOLDER"
         )
     compared = _evenly(of[part], COMPARED)
     used = {example.id for example in compared}
@@ -57,7 +57,7 @@ def choose(folder: Path, data: Dataset | str | Path | None) -> Chosen:
 
 
 def pixels_of(examples: Sequence[Example], size_px: int, *, fit: Any) -> Iterator[tuple[Example, Pixels]]:
-    """Each that can be read, uint8 (S, S, 3)."""
+    """Yield each readable example with its pixels, uint8 (S, S, 3)."""
     for example in examples:
         try:
             yield example, decode(example.image.read(), size_px, fit=fit)
@@ -66,36 +66,42 @@ def pixels_of(examples: Sequence[Example], size_px: int, *, fit: Any) -> Iterato
 
 
 def whole_pixels(example: Example) -> Pixels:
-    """The picture at its own size, uint8 (H, W, 3), as any receiver would decode it."""
+    """The picture at its original size, uint8 (H, W, 3)."""
     data = example.image.read()
     width, height = size_of(data)
     return decode(data, (height, width))
 
 
 def photos_of(folder: Path, data: Dataset | str | Path | None) -> list[Example]:
-    """A run's photos that are there, with the labels and the parts that the run knows of.
+    """The run's photos that exist, with the labels and parts recorded in the run.
 
     Raises:
-        InputError: the run doesn't say where its photos are, or they can't be listed.
+        InputError: the run doesn't record where its photos are, or they can't be listed.
     """
     if data is None:
-        data = source_of(folder, "name their folder: --data FOLDER")
+        data = source_of(folder, "give their folder: --data FOLDER")
     rows = {image.id: (image.label, image.part) for image in images_of(folder)}
     if not isinstance(data, Dataset) and Path(data).is_dir():
-        images: dict[str, ImageSource] = {id: FileImage(str(Path(data) / id)) for id in rows}
-        there = {id: image for id, image in images.items() if Path(str(image)).is_file()}
+        images: dict[str, ImageSource] = {
+            image_id: FileImage(str(Path(data) / image_id)) for image_id in rows
+        }
+        there = {image_id: image for image_id, image in images.items() if Path(str(image)).is_file()}
     else:
         try:
             there = {e.id: e.image for e in (data if isinstance(data, Dataset) else load(data))}
         except InputError as error:
             raise InputError(
-                f"{error}; or name where the photos of {folder} are now: --data FOLDER"
+                f"{error}; if the photos of {folder} have moved, give their folder: --data FOLDER"
             ) from None
-    return [Example(id, there[id], label, split=split) for id, (label, split) in rows.items() if id in there]
+    return [
+        Example(image_id, there[image_id], label, split=split)
+        for image_id, (label, split) in rows.items()
+        if image_id in there
+    ]
 
 
 def _evenly(examples: Sequence[Example], count: int) -> list[Example]:
-    """`count` of them, from each class as many as the others, spread over its length."""
+    """`count` examples, balanced over the classes and evenly spaced within each."""
     of: dict[Any, list[Example]] = defaultdict(list)
     for example in examples:
         of[example.label].append(example)

@@ -1,4 +1,4 @@
-"""8-bit numbers by NNCF's post-training quantisation: https://github.com/openvinotoolkit/nncf."""
+"""Post-training quantisation to int8 by NNCF: https://github.com/openvinotoolkit/nncf."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from topwork.errors import MissingExtra
 
 
 def quantised(model: Any, inputs: Sequence[Any], *, kept: Sequence[str]) -> Any:
-    """An OpenVINO graph or an ONNX model that stores and computes convolutions and matrix products in 8 bits.
+    """Quantise convolutions and matrix products of an OpenVINO or ONNX model to 8 bits.
 
-    Weights use half of their range: processors without instructions for it (VNNI) add products in pairs, in 16 bits,
-    which overflow else; and a file should say the same everywhere.
+    Weights use only half of their range. Processors without VNNI add pairs of products in 16 bits, which would
+    overflow with the full range, and a file should give the same results everywhere.
 
     Args:
-        model: its nodes are named.
-        inputs: what it takes, to see how large its numbers become.
-        kept: the names of nodes that stay as they are.
+        model: the model, with named nodes.
+        inputs: calibration inputs.
+        kept: the names of nodes that are not quantised.
 
     Raises:
         MissingExtra: nncf is not installed.
@@ -29,9 +29,9 @@ def quantised(model: Any, inputs: Sequence[Any], *, kept: Sequence[str]) -> Any:
         import nncf
         from nncf.quantization.advanced_parameters import OverflowFix
     except ModuleNotFoundError as error:
-        raise MissingExtra("8-bit numbers in a file", "export") from error
+        raise MissingExtra("the precision int8", "export") from error
     nncf.set_log_level(logging.ERROR)
-    # Its progress bars would stand in the middle of what the command prints.
+    # Suppress its progress bars, which would be mixed with the command's output.
     with contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize(
             model,

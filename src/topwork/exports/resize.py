@@ -1,11 +1,10 @@
-"""The resizer as part of a network, for receivers that hand over pictures of any size.
+"""Resizing inside the network, for pictures of any size.
 
-What `images.decode` does with Pillow, as two products with matrices made from the picture's size: bicubic with
-antialiasing (Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5, widened by the
-scale where a picture shrinks), first along the rows, then along the columns, each rounded to whole levels. It needs
-no operator but arithmetic, so that every format has it, and the same one. The results are those of Pillow to a level
-or two of 255 here and there; but `images.decode` takes two short cuts on pictures of several times the size, of which
-it is said there how little they change.
+This is the resizing of `images.decode` as two matrix products, with matrices that depend on the picture's size:
+bicubic with antialiasing (Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5; wider
+when the picture is reduced), first along rows, then along columns, rounded to integers after each. It uses
+only arithmetic, so every format supports it and gives the same results. They equal Pillow's to within two levels of
+255, but `images.decode` uses two approximations for pictures several times larger than the target, described there.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from topwork.exports.contents import HEAD, Contents
 if TYPE_CHECKING:
     import openvino as ov
 
-REACH = 2.0  # pixels on either side that a cubic sees, at a scale of 1
+REACH = 2.0  # radius of the cubic kernel in pixels, at a scale of 1
 
 
 def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
-    """The same graph, with `image` uint8 (1, H, W, 3) of any height and width; new nodes are called `HEAD`…"""
+    """The same graph with `image` uint8 (1, H, W, 3) of any height and width. New nodes' names start with `HEAD`."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -57,7 +56,7 @@ def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
 
 
 def resizer(contents: Contents) -> Any:
-    """The same for TensorFlow: uint8 (1, H, W, 3) of any size → uint8 (1, height, width, 3)."""
+    """The resizer for TensorFlow: uint8 (1, H, W, 3) of any size → uint8 (1, height, width, 3)."""
     import tensorflow as tf
 
     def resize(image: Any) -> Any:
@@ -94,7 +93,7 @@ def resizer(contents: Contents) -> Any:
 
 
 def _boxes(sides: list[Any], contents: Contents) -> list[tuple[Any, Any]]:
-    """Where the part of the picture begins that is taken, and how long it is, for each side."""
+    """Start and length of the part of the picture that is used, for each side."""
     from openvino import opset13 as op
 
     if contents.fit == "stretch":
@@ -107,7 +106,7 @@ def _boxes(sides: list[Any], contents: Contents) -> list[tuple[Any, Any]]:
 
 
 def _weights(side: Any, start: Any, length: Any, target: int) -> Any:
-    """How much each of `side` pixels counts in each of `target`: float32 (target, side), rows summing to 1."""
+    """The weight of each of `side` pixels in each of `target` pixels: float32 (target, side); rows sum to 1."""
     from openvino import opset13 as op
 
     scale = op.divide(length, _number(target))
@@ -132,7 +131,7 @@ def _polynomial(t: Any, *coefficients: float) -> Any:
 
 
 def _levels(x: Any) -> Any:
-    """Whole levels in 0..255, halves up, as Pillow rounds them."""
+    """Round to integers in 0..255, halves up, as Pillow does."""
     from openvino import opset13 as op
 
     return op.floor(op.add(op.clamp(x, 0.0, 255.0), _number(0.5)))

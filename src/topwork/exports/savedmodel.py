@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, as TF Serving takes it: `serving_default`, and `describe` for the facts."""
+"""TensorFlow's SavedModel for TF Serving, with the signatures `serving_default` and `describe` (the metadata)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def write(
     pictures: Array,
     resize: Resize | None = None,
 ) -> None:
-    """Write the new folder `path`: `image` uint8 in, the graph's outputs out.
+    """Write the new folder `path`.
 
-    (N, S, S, 3) for any N; with `resize`, (1, H, W, 3) of any size. The signature `describe` takes nothing and gives
-    `topwork`, the facts as JSON, and `classes`, their names in the order of `probabilities`.
+    The input is `image` uint8 (N, S, S, 3) with any N; with `resize`, (1, H, W, 3) of any size. The outputs are the
+    graph's. The signature `describe` has no inputs and returns `topwork`, the metadata as JSON, and `classes`, the
+    class names in the order of `probabilities`.
     """
     with keras_plainly("writing a SavedModel"):
         import tensorflow as tf
@@ -54,14 +55,14 @@ def write(
 
 
 def load(path: Path) -> Callable[[Array], dict[str, Array]]:
-    """The folder in TensorFlow, by its signature, as TF Serving calls it."""
+    """Load the folder in TensorFlow, and call its signature like TF Serving."""
     import tensorflow as tf
 
     module = tf.saved_model.load(str(path))
     signature = module.signatures["serving_default"]
 
     def run(image: Array) -> dict[str, Array]:
-        # `module` is named so that its variables live as long as this.
+        # This reference keeps the module's variables alive.
         assert module is not None
         return {name: value.numpy() for name, value in signature(image=tf.constant(image)).items()}
 

@@ -1,4 +1,4 @@
-"""A classifier's graph as a TensorFlow module, for the formats that are made from one."""
+"""A classifier's graph as a TensorFlow module, for the formats converted from TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Resize = Callable[[Any], Any]
 
 
 def joined(graph: ov.Model) -> tuple[ov.Model, list[str], list[int]]:
-    """All outputs side by side as one, `answers`; what they were called, and how wide each is."""
+    """The graph with its outputs concatenated to one, `answers`, and the names and widths of the outputs."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -29,9 +29,9 @@ def joined(graph: ov.Model) -> tuple[ov.Model, list[str], list[int]]:
 def make_call(
     graph: ov.Model, contents: Contents, resize: Resize | None
 ) -> tuple[Any, Any, list[int | None]]:
-    """The layer that holds the weights; uint8 pictures → outputs by name; the pictures' shape.
+    """The layer with the weights, a function from uint8 pictures to outputs by name, and the shape of the pictures.
 
-    All outputs are computed as one, so that the trunk stands there once.
+    All outputs are computed together, so the trunk occurs only once.
     """
     import tensorflow as tf
 

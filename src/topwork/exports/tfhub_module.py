@@ -1,6 +1,6 @@
-"""Publish a backbone as others read it: a reusable TensorFlow 2 SavedModel, as TensorFlow Hub's modules are.
+"""Publish a backbone as a reusable TensorFlow 2 SavedModel, like the modules of TensorFlow Hub.
 
-The interface: https://www.tensorflow.org/hub/reusable_saved_models, and of images
+The interface is defined in https://www.tensorflow.org/hub/reusable_saved_models and
 https://www.tensorflow.org/hub/common_signatures/images.
 """
 
@@ -18,29 +18,29 @@ from topwork.errors import InputError, TopworkError
 if TYPE_CHECKING:
     import openvino as ov
 
-AGREEMENT = 1e-4  # relative L2 of the features, at most
+AGREEMENT = 1e-4  # largest relative L2 difference of the features
 SIGNATURE = "serving_default"
 FEATURES = "features"
 
 
 def publish_backbone(graph: ov.Model, out: str | Path, *, size_px: int) -> Path:
-    """Write a backbone's graph to the new folder `out`, as a module that `tensorflow_hub` loads, freezes or tunes.
+    """Write a backbone's graph to the new folder `out`, as a module for `tensorflow_hub`, frozen or trainable.
 
-    The module is called with `images` float32 (N, S, S, 3), RGB in [0, 1], any N, and optionally `training`; it gives
-    float32 (N, D), the graph's features of 255 times the images, with no rounding. Its weights are in
-    `trainable_variables`, and in `variables`; `regularization_losses` is empty. Batch norm stands folded in the
-    weights, so `training` makes no difference. The signature `serving_default` takes `images` and gives
-    `features`; OpenVINO reads it with no framework, and it is read back and compared before the folder is there.
+    The module takes `images` float32 (N, S, S, 3), RGB in [0, 1], with any N, and optionally `training`. It returns
+    float32 (N, D), the graph's features of 255 times the images, without rounding. Its weights are in
+    `trainable_variables` and `variables`; `regularization_losses` is empty. Batch norm is folded into the weights, so
+    `training` has no effect. The signature `serving_default` maps `images` to `features`. OpenVINO can read it
+    without a framework; the module is read back and compared before `out` is created.
 
     Args:
-        graph: one input, uint8 (1, S, S, 3) RGB in [0, 255]; an output named `features`.
-        out: a folder that does not exist, or an empty one.
+        graph: a graph with one input, uint8 (1, S, S, 3) RGB in [0, 255], and an output named `features`.
+        out: a new or empty folder.
         size_px: S.
 
     Raises:
-        InputError: `out` is taken, the graph takes or gives something else, or Keras runs on another backend.
+        InputError: `out` is not empty, the graph has other inputs or outputs, or Keras uses another backend.
         MissingExtra: TensorFlow or Keras is not installed.
-        TopworkError: an operator that can't be trained, or OpenVINO reads back something else.
+        TopworkError: the graph has an operator that can't be trained, or the module differs when OpenVINO reads it.
     """
     from topwork.backbones.conversion.tracing import keras_plainly
 
@@ -57,7 +57,7 @@ def publish_backbone(graph: ov.Model, out: str | Path, *, size_px: int) -> Path:
             _compare(graph, part, size_px)
             part.chmod(0o777 & ~_umask(part))
             if out.is_dir():
-                out.rmdir()  # refuses if it has been filled meanwhile
+                out.rmdir()  # fails if files have been added meanwhile
             part.rename(out)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -67,27 +67,27 @@ def publish_backbone(graph: ov.Model, out: str | Path, *, size_px: int) -> Path:
 def _check_free(out: Path) -> None:
     found = "files in it" if out.is_dir() and any(out.iterdir()) else "a file"
     if out.exists() and (found != "a file" or not out.is_dir()):
-        raise InputError(f"{out}: expected a folder that is new or empty, found {found}; name another")
+        raise InputError(f"{out}: expected a new or empty folder, found {found}; choose another")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: its folder can't be made ({error.strerror}); name another") from error
+        raise InputError(f"{out}: its folder can't be created ({error.strerror}); choose another") from error
 
 
 def _check_graph(graph: ov.Model, size_px: int) -> None:
     wanted = f"uint8 (1, {size_px}, {size_px}, 3)"
     shapes = [f"{entry.element_type.to_string()} {entry.partial_shape}" for entry in graph.inputs]
     if shapes != [f"u8 [1,{size_px},{size_px},3]"]:
-        raise InputError(f"expected a backbone's graph, whose one input is {wanted}; got {', '.join(shapes)}")
+        raise InputError(f"expected a backbone's graph, with one input {wanted}; got {', '.join(shapes)}")
     names = sorted(name for output in graph.outputs for name in output.names)
     if FEATURES not in names:
         raise InputError(
-            f"expected a backbone's graph, with an output {FEATURES!r}; its outputs: {', '.join(names)}"
+            f"expected a backbone's graph, with an output {FEATURES!r}; its outputs are {', '.join(names)}"
         )
 
 
 def _save(layer: Any, folder: Path, size_px: int) -> None:
-    """The restored object has what the interface asks for: the call in both modes, and its variables."""
+    """Save an object with the attributes that the interface requires: the call in both modes, and its variables."""
     import tensorflow as tf
 
     images = tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="images")
@@ -111,9 +111,9 @@ def _save(layer: Any, folder: Path, size_px: int) -> None:
 
 
 def _compare(graph: ov.Model, folder: Path, size_px: int) -> None:
-    """On a picture of noise, by OpenVINO: the graph, and what was written.
+    """Compare the graph and the written module in OpenVINO, on a picture of noise.
 
-    What rounding does to the network is allowed for: an untrained one may take the last bit of its input far.
+    The tolerance takes the network's sensitivity to rounding into account, which can be large if it is untrained.
     """
     import openvino as ov
 
@@ -139,7 +139,7 @@ def _compare(graph: ov.Model, folder: Path, size_px: int) -> None:
 
 
 def _umask(folder: Path) -> int:
-    """Which permissions a new folder doesn't get here: a temporary one has only its owner's."""
+    """The umask of new folders here; a temporary folder is only accessible to its owner."""
     probe = folder / "permissions"
     probe.mkdir()
     mode = probe.stat().st_mode & 0o777

@@ -1,10 +1,10 @@
-"""A drop-in for `tensorflow_hub` on Keras 3 with TensorFlow: `KerasLayer`, `load`, `resolve`.
+"""A drop-in replacement for `tensorflow_hub` on Keras 3 with TensorFlow: `KerasLayer`, `load`, `resolve`.
 
-A program that was written for `tensorflow_hub` changes one line:
+To use it in a program written for `tensorflow_hub`, change one line:
 
     import topwork.tfhub as hub
 
-Importing this loads Keras and TensorFlow; `import topwork` does not.
+Importing this module loads Keras and TensorFlow; `import topwork` does not.
 """
 
 from topwork.tfhub.layer import KerasLayer

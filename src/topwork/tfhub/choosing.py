@@ -1,4 +1,4 @@
-"""What a layer calls: the module, its function, and which of its outputs; each choice checked."""
+"""Select and check the module, function and output that a `KerasLayer` uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def get_module(handle: Any, tags: Collection[str] | None, load_options: Any) -> 
     for name, value in (("tags", tags), ("load_options", load_options)):
         if value is not None:
             raise InputError(
-                f"`{name}` says how to load a handle; the handle is a callable. Leave `{name}` out"
+                f"`{name}` is only used to load a handle, but `handle` is a callable. Omit `{name}`"
             )
     return handle
 
@@ -23,11 +23,11 @@ def get_module(handle: Any, tags: Collection[str] | None, load_options: Any) -> 
 def check_outputs(signature: str | None, output_key: str | None, as_dict: bool | None) -> None:
     if signature and (output_key is not None) == bool(as_dict):
         raise InputError(
-            f"with a signature give either `output_key` or `signature_outputs_as_dict=True`; got signature="
+            f"with a signature, pass either `output_key` or `signature_outputs_as_dict=True`; got signature="
             f"{signature!r}, output_key={output_key!r}, signature_outputs_as_dict={as_dict!r}"
         )
     if as_dict and not signature:
-        raise InputError("`signature_outputs_as_dict` goes only with a `signature`; leave it out")
+        raise InputError("`signature_outputs_as_dict` requires a `signature`; omit it")
 
 
 def get_function(module: Any, signature: str | None, handle: Any) -> Callable[..., Any]:
@@ -36,7 +36,7 @@ def get_function(module: Any, signature: str | None, handle: Any) -> Callable[..
         if callable(module):
             return module  # type: ignore[no-any-return]
         known = ", ".join(signatures) or "none"
-        raise InputError(f"{handle} can't be called directly; give `signature`. Known signatures: {known}")
+        raise InputError(f"{handle} can't be called directly; pass `signature`. Known signatures: {known}")
     if signature not in signatures:
         raise InputError(f"{handle}: {one_of(signature, signatures, what='signature')}")
     return signatures[signature]  # type: ignore[no-any-return]

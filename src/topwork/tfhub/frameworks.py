@@ -1,4 +1,4 @@
-"""Keras 3 and TensorFlow, or the error that says how to get them: the one place that imports them."""
+"""Import Keras 3 and TensorFlow, or raise an error that says how to install them. Imported only here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BACKENDS = (
     "torch",
     "openvino",
     "mlx",
-)  # whose absence Keras reports as a missing module of that name
+)  # if a backend is missing, Keras reports a missing module with this name
 
 
 def _wrong_backend(found: str) -> InputError:

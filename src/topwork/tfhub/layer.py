@@ -21,15 +21,15 @@ _log = logging.getLogger("topwork.tfhub")
 
 @dataclass(frozen=True, slots=True)
 class _Choices:
-    """What the constructor was given, in one record that neither Keras nor TensorFlow tracks."""
+    """The constructor's arguments, in a record that neither Keras nor TensorFlow tracks."""
 
-    handle: Any  # a text, or a callable
+    handle: Any  # a string or a callable
     arguments: dict[str, Any]
     tags: tuple[str, ...] | None
     signature: str | None
     outputs_as_dict: bool
     output_key: str | None
-    output_shape: Any  # a nest of tf.TensorShape; None: as the module says
+    output_shape: Any  # a nest of tf.TensorShape; None: the module's shapes
     input_shape: tuple[int | None, ...] | None  # with the batch dimension
 
 
@@ -37,27 +37,29 @@ class _Choices:
 class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
     """A module as a layer: `KerasLayer("https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5")`.
 
-    Calls the module with one positional argument: a tensor, or a nest of tensors. Image modules take float32
-    (N, H, W, 3), RGB in [0, 1]. Of an object these attributes count, all optional: `variables`;
-    `trainable_variables`, which are trained while the layer is trainable; `regularization_losses`, callables
-    without arguments that count while the layer is trainable. A `training` argument gets a Python bool: true
-    only if the layer is trainable and runs in training. The module keeps the dtypes that it was saved with.
+    The module is called with one positional argument: a tensor or a nest of tensors. Image modules take float32
+    (N, H, W, 3), RGB in [0, 1]. The layer uses these attributes of the module, all optional: `variables`;
+    `trainable_variables`, which are trained if the layer is trainable; `regularization_losses`, callables without
+    arguments, which are added to the loss if the layer is trainable. If the module takes a `training` argument, it
+    gets a Python bool, which is true only if the layer is trainable and called in training mode. The module keeps
+    the dtypes that it was saved with.
 
     Args:
-        handle: a path, an address or another handle that `load` knows; or a callable.
-        trainable: whether the module's weights are trained too. Not with a signature.
-        arguments: more keyword arguments for each call.
-        tags: which graph to load. Not with a callable.
-        signature: call this signature instead of the object itself; a dict of inputs then becomes keyword arguments.
-        signature_outputs_as_dict: return all of the signature's outputs.
-        output_key: return this one of a dict of outputs.
-        output_shape: the outputs' shapes without the batch dimension, where the module doesn't tell them.
-        load_options: a `tf.saved_model.LoadOptions`. Not with a callable.
-        kwargs: for `keras.layers.Layer`; and `input_shape`, without the batch dimension, for a layer that is the
-            first in a `keras.Sequential`.
+        handle: a path, URL or other handle accepted by `load`, or a callable.
+        trainable: whether to train the module's weights. Not supported with a signature.
+        arguments: additional keyword arguments for each call.
+        tags: which graph to load. Not supported with a callable.
+        signature: call this signature instead of the object itself; a dict of inputs is then passed as keyword
+            arguments.
+        signature_outputs_as_dict: return all outputs of the signature.
+        output_key: the output to return from a dict of outputs.
+        output_shape: the shapes of the outputs without the batch dimension, if the module doesn't specify them.
+        load_options: a `tf.saved_model.LoadOptions`. Not supported with a callable.
+        kwargs: arguments of `keras.layers.Layer`, and `input_shape`, without the batch dimension, for the first
+            layer of a `keras.Sequential`.
 
     Raises:
-        InputError: arguments that don't go together, or that the module doesn't have.
+        InputError: the arguments are inconsistent, or the module has no such signature or output.
         TopworkError: the module can't be loaded.
     """
 
@@ -90,9 +92,9 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
         if own_dtype is not None:
             kwargs["dtype"] = own_dtype
         super().__init__(trainable=bool(trainable), autocast=False, **kwargs)
-        self.supports_jit = False  # a SavedModel may hold operations that XLA can't compile
-        self._convert_input_args = False  # `call` does it, to the dtypes of the traces
-        self._allow_non_tensor_positional_args = True  # Python numbers, texts and lists, as Keras 2 took them
+        self.supports_jit = False  # a SavedModel may have operations that XLA can't compile
+        self._convert_input_args = False  # `call` converts them, to the dtypes of the traces
+        self._allow_non_tensor_positional_args = True  # Python numbers, strings and lists, as in Keras 2
         self._choices = _Choices(
             handle=handle if callable(handle) else os.fspath(handle),
             arguments=dict(arguments or {}),
@@ -103,12 +105,12 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
             output_shape=None if output_shape is None else to_shapes(output_shape),
             input_shape=None if batch_input_shape is None else tuple(batch_input_shape),
         )
-        self._module = module  # tracked: a SavedModel of a model takes its tables and assets along
+        self._module = module  # tracked, so a SavedModel of the whole model has its tables and assets
         self._legacy = legacy
         self._function = function
         self._takes_training = not signature and takes_training(function)
         self._warned = False
-        if not isinstance(module, keras.layers.Layer):  # whose weights Keras finds by itself
+        if not isinstance(module, keras.layers.Layer):  # Keras tracks a layer's weights itself
             variables = keras_variables(module, self.name)
             attach_losses(module, [variable for variable in variables if variable.trainable])
             for variable in variables:
@@ -116,10 +118,10 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def call(self, inputs: Any, training: Any = None) -> Any:
-        """Run the module on a tensor or a nest of tensors; the result is a tensor or a nest of tensors.
+        """Call the module on a tensor or a nest of tensors; returns a tensor or a nest of tensors.
 
         Raises:
-            InputError: trainable with a signature; an `output_key` or `output_shape` that doesn't fit.
+            InputError: the layer is trainable but has a signature, or `output_key` or `output_shape` doesn't match.
         """
         self._check_trainable()
         choices = self._choices
@@ -135,10 +137,10 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
         return result
 
     def compute_output_spec(self, inputs: Any, training: Any = None) -> Any:
-        """Shapes and dtypes as the module gives them, whatever the layer's own dtype.
+        """Shapes and dtypes of the module's outputs, regardless of the layer's dtype.
 
         Raises:
-            InputError: the module doesn't tell an output's number of dimensions, and `output_shape` is not given.
+            InputError: the rank of an output is unknown, and `output_shape` is not given.
         """
         try:
             return keras.Operation.compute_output_spec(self, inputs, training=training)
@@ -146,12 +148,12 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
             if "unknown TensorShape" not in str(error):
                 raise
             raise InputError(
-                f"{self.name}: the module doesn't tell the shape of its output. Give `output_shape`, without the "
+                f"{self.name}: the module doesn't specify the shape of its output. Pass `output_shape`, without the "
                 "batch dimension, such as output_shape=(1280,)"
             ) from error
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The whole shape, or nest of shapes, of the outputs for inputs of such a shape, or nest of shapes."""
+        """The shape, or nest of shapes, of the outputs for an input shape, or nest of input shapes."""
         if isinstance(input_shape, tf.TensorShape):
             input_shape = input_shape.as_list()
         if self._choices.output_shape is not None:
@@ -165,35 +167,35 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
 
     @property
     def resolved_object(self) -> Any:
-        """What the handle was resolved to: TensorFlow's object, or the callable that was given."""
+        """The loaded TensorFlow object, or the callable passed as `handle`."""
         return self._module
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The `input_shape` that the constructor was given, with the batch dimension; a Sequential asks for it."""
+        """The constructor's `input_shape`, with the batch dimension; used by `keras.Sequential`."""
         if self._choices.input_shape is None:
             raise AttributeError(f"{self.name} was made without `input_shape`")
         return self._choices.input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """All that `from_config` needs.
+        """The config for `from_config`.
 
         Raises:
             NotImplementedError: the handle is a callable.
-            InputError: an argument that JSON can't hold.
+            InputError: an argument can't be represented in JSON.
         """
         choices = self._choices
         if not isinstance(choices.handle, str):
             raise NotImplementedError(
-                "only a KerasLayer made from a text handle has a config; this one was made from a "
-                f"{type(choices.handle).__name__}. Save the module as a SavedModel and give its path"
+                "only a KerasLayer with a string handle has a config; this one's handle is a "
+                f"{type(choices.handle).__name__}. Save the module as a SavedModel and pass its path"
             )
         for name, value in choices.arguments.items():
             try:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    f"`arguments` must hold what JSON can hold, to be saved; {name!r} is {value!r} of type "
+                    f"`arguments` must be representable in JSON to be saved; {name!r} is {value!r} of type "
                     f"{type(value).__name__}"
                 ) from error
         ours = {
@@ -211,15 +213,15 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> KerasLayer:
-        """The layer again. A file that Keras loads in its safe mode may not bring one along.
+        """Create the layer from its config. Not allowed while Keras loads a file in safe mode.
 
         Raises:
             InputError: Keras is loading in safe mode.
         """
         if _in_safe_mode():
             raise InputError(
-                f"this file holds a KerasLayer, which runs the graph of {config.get('handle')!r}, and Keras' safe "
-                "mode refuses foreign graphs. If you trust both, load with `safe_mode=False`, or call "
+                f"this file contains a KerasLayer, with the graph of {config.get('handle')!r}; Keras' safe mode "
+                "doesn't allow that. If you trust both, load with `safe_mode=False`, or call "
                 "keras.config.enable_unsafe_deserialization() first"
             )
         return super().from_config(config)  # type: ignore[no-any-return]
@@ -260,16 +262,14 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
         return self._function(*args, **{**kwargs, "training": bool(training)})
 
     def _check_trainable(self) -> None:
-        """Here and not in the constructor: `trainable` can be set at any time."""
+        """Check `trainable` in `call`, not in the constructor, because it can be set at any time."""
         if not self.trainable:
             return
         if self._choices.signature:
-            kind = (
-                "a module in TF1's format" if self._legacy else f"the signature {self._choices.signature!r}"
-            )
+            kind = "a module in TF1 format" if self._legacy else f"the signature {self._choices.signature!r}"
             raise InputError(
                 f"{self.name}: trainable=True needs a module that is called directly; {kind} can't be trained. "
-                "Set trainable=False, or take the TF2 version of the module"
+                "Set trainable=False, or use the TF2 version of the module"
             )
         if not self._warned and not self.trainable_weights:
             self._warned = True
@@ -277,7 +277,7 @@ class KerasLayer(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _policy(dtype: str | None) -> str | None:
-    """The dtype, if Keras can have it as a policy."""
+    """The dtype if Keras accepts it as a policy, else None."""
     try:
         return dtype and keras.DTypePolicy(dtype).name
     except ValueError:
@@ -285,7 +285,7 @@ def _policy(dtype: str | None) -> str | None:
 
 
 def _in_safe_mode() -> bool:
-    """Whether Keras is loading a file in its safe mode. No public function tells."""
+    """Whether Keras is loading a file in safe mode. There is no public function for this."""
     from keras.src.saving import serialization_lib
 
     return serialization_lib.in_safe_mode() is True

@@ -1,4 +1,4 @@
-"""What a module's function takes: its `training` argument, and the structure and dtypes it was traced with."""
+"""Inspect a module's function: its `training` argument, and the structure and dtypes that it was traced with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Nest = Any  # a tensor (or its spec, or its shape), or lists, tuples and dicts o
 
 
 def takes_training(function: Callable[..., Any]) -> bool:
-    """Whether `training` is among the named parameters of the function, or of the object's `__call__`."""
+    """Whether the function, or the object's `__call__`, has a parameter `training`."""
     called: Any = function.call if isinstance(function, keras.layers.Layer) else function
     for candidate in (called.__call__, called):
         try:
             parameters = inspect.signature(candidate).parameters
-        except (TypeError, ValueError):  # built-in callables have none
+        except (TypeError, ValueError):  # built-in callables have no signature
             continue
         if "training" in parameters:
             return True
@@ -25,7 +25,7 @@ def takes_training(function: Callable[..., Any]) -> bool:
 
 
 def input_specs(function: Callable[..., Any]) -> list[Nest]:
-    """What each trace takes as its first positional argument: nests of `tf.TensorSpec`; none if never traced."""
+    """The first positional argument of each trace, as a nest of `tf.TensorSpec`; empty if never traced."""
     call = function if hasattr(function, "concrete_functions") else getattr(function, "__call__", None)  # noqa: B004
     traces = [trace.structured_input_signature for trace in getattr(call, "concrete_functions", ())]
     firsts = [positional[0] for positional, _ in traces if positional]
@@ -36,28 +36,28 @@ def input_specs(function: Callable[..., Any]) -> list[Nest]:
 
 
 def signature_specs(signature: Any) -> dict[str, Any]:
-    """What a signature takes: name → `tf.TensorSpec`."""
+    """The inputs of a signature: name → `tf.TensorSpec`."""
     structured = signature.structured_input_signature
     return dict(structured[1]) if structured else {}
 
 
 def common_dtype(specs: Sequence[Nest]) -> str | None:
-    """The one dtype of all inputs in all traces; None if there are several, or no trace."""
+    """The dtype of all inputs in all traces; None if there are several, or no trace."""
     dtypes = {leaf.dtype.name for leaf in tf.nest.flatten(list(specs)) if hasattr(leaf, "dtype")}
     return dtypes.pop() if len(dtypes) == 1 else None
 
 
 def conform(inputs: Nest, specs: Sequence[Nest], fallback: str | None) -> Nest:
-    """The inputs as tensors that a trace accepts: floats get the float dtype that it was traced with.
+    """Convert the inputs to tensors that a trace accepts, casting floats to the float dtype of the trace.
 
-    A trace that needs no cast goes first. No other cast is made: 0..255 integers are not 0..1 floats. With no
-    trace, floats become `fallback` (None: they stay).
+    A trace that needs no cast is preferred. Integers are not cast to floats: 0..255 pixels are not 0..1 pixels.
+    Without traces, floats are cast to `fallback`, unless it is None.
     """
     cast: Nest = None
     for spec in specs:
         try:
             tensors = keras.tree.map_structure_up_to(spec, _tensor_like, spec, inputs)
-        except (TypeError, ValueError):  # another structure
+        except (TypeError, ValueError):  # the structure differs
             continue
         pairs = list(zip(tf.nest.flatten(spec), keras.tree.flatten(tensors), strict=False))
         if all(_dtype(tensor) == _dtype(leaf) for leaf, tensor in pairs):
@@ -71,7 +71,7 @@ def conform(inputs: Nest, specs: Sequence[Nest], fallback: str | None) -> Nest:
 
 
 def symbolic(shapes: Nest, specs: Sequence[Nest], fallback: str) -> Nest:
-    """Keras' stand-ins for tensors of these shapes, with the dtypes of a trace of as many inputs."""
+    """`KerasTensor`s of these shapes, with the dtypes of a trace with the same number of inputs."""
     count = len(keras.tree.flatten(keras.tree.map_shape_structure(lambda _: 0, shapes)))
     of_count = [leaves for spec in specs if len(leaves := tf.nest.flatten(spec)) == count]
     dtypes = iter([leaf.dtype.name for leaf in of_count[0]] if of_count else [fallback] * count)
@@ -85,7 +85,7 @@ def _tensor_like(spec: Any, value: Any) -> Any:
 def _tensor(value: Any, hint: Any) -> Any:
     if tf.is_tensor(value) or value is None:
         return value
-    # Python numbers have no dtype of their own; with a hint, TensorFlow would cast an array's integers too.
+    # The hint is only for Python numbers, which have no dtype; TensorFlow would also cast integer arrays.
     return tf.convert_to_tensor(value, dtype_hint=None if hasattr(value, "dtype") else hint)
 
 

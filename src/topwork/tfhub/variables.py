@@ -1,4 +1,4 @@
-"""A module's variables and regularisation losses, in the form that Keras trains."""
+"""A module's variables and regularisation losses, as Keras variables and regularizers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from topwork.tfhub.frameworks import keras
 
 
 def keras_variables(module: Any, layer_name: str) -> list[Any]:
-    """A `keras.Variable` over each of the module's variables, sharing its value: the trainable ones first.
+    """A `keras.Variable` for each of the module's variables, sharing its value; the trainable ones come first.
 
-    `module.trainable_variables` are trainable, whatever the layer is now; the rest of `module.variables` is not.
+    `module.trainable_variables` become trainable, regardless of the layer's current state; the other
+    `module.variables` do not.
     """
     trained = {id(variable): variable for variable in getattr(module, "trainable_variables", ())}
     every = {id(variable): variable for variable in getattr(module, "variables", ())}
@@ -22,13 +23,13 @@ def keras_variables(module: Any, layer_name: str) -> list[Any]:
 
 
 def attach_losses(module: Any, variables: list[Any]) -> None:
-    """Make `module.regularization_losses` count while their layer is trainable.
+    """Add `module.regularization_losses` to the loss while the layer is trainable.
 
-    Keras asks a variable's regularizer for its loss only while variable and layer are trainable. So each loss hangs
-    on a variable of its own while there are any; the last variable takes the rest.
+    Keras uses a variable's regularizer only while the variable and its layer are trainable. So each loss becomes the
+    regularizer of one variable; the last variable gets all remaining losses.
 
     Raises:
-        InputError: one of them is not callable.
+        InputError: a loss is not callable.
     """
     losses = list(getattr(module, "regularization_losses", ()))
     for loss in losses:
@@ -53,6 +54,6 @@ def _shared(variable: Any, *, trainable: bool, layer_name: str) -> Any:
         )
     if ours.value is not variable:
         raise TopworkError(
-            f"this version of Keras copied the weight {name}; topwork.tfhub needs it to be shared"
+            f"this version of Keras copies the weight {name}; topwork.tfhub needs Keras to share it"
         )
     return ours

@@ -1,1 +1,1 @@
-"""A graph written as ONNX. Read `file` first."""
+"""Convert a graph to ONNX. Read `file` first."""

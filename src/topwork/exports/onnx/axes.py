@@ -1,4 +1,4 @@
-"""Sums, products of matrices, cutting, joining, turning around in ONNX; and sizes, as the resizer needs them."""
+"""Reductions, matrix products, slicing, concatenation and transposition in ONNX; and shapes, for the resizer."""
 
 from __future__ import annotations
 
@@ -6,93 +6,93 @@ from typing import Any
 
 import numpy as np
 
-from topwork.exports.onnx.sheet import Inputs, Sheet, Unsupported, Writer, onnx_type
+from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported, Writer, onnx_type
 
-FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # "from one end to the other" in a slice
+FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # bounds of a slice over a whole axis
 
 
-def matmul(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def matmul(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     attributes = node.get_attributes()
     given = []
     for number, name in enumerate(inputs):
         turned = attributes["transpose_a" if number == 0 else "transpose_b"]
         rank = len(node.input(number).get_partial_shape())
-        given.append(_turned(name, rank, sheet) if turned and rank > 1 else name)
-    return sheet.add("MatMul", given, out=out)
+        given.append(_turned(name, rank, builder) if turned and rank > 1 else name)
+    return builder.add("MatMul", given, out=out)
 
 
-def _turned(name: str, rank: int, sheet: Sheet) -> str:
-    if name in sheet.constants:
-        return sheet.constant(sheet.constants[name].swapaxes(-1, -2))
+def _turned(name: str, rank: int, builder: GraphBuilder) -> str:
+    if name in builder.constants:
+        return builder.constant(builder.constants[name].swapaxes(-1, -2))
     order = [*range(rank - 2), rank - 1, rank - 2]
-    return sheet.add("Transpose", [name], perm=order)
+    return builder.add("Transpose", [name], perm=order)
 
 
-def einsum(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    return sheet.add("Einsum", inputs, out=out, equation=node.get_attributes()["equation"])
+def einsum(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("Einsum", inputs, out=out, equation=node.get_attributes()["equation"])
 
 
-def softmax(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    return sheet.add("Softmax", inputs, out=out, axis=node.get_attributes()["axis"])
+def softmax(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("Softmax", inputs, out=out, axis=node.get_attributes()["axis"])
 
 
 def reduced(kind: str) -> Writer:
-    def write(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-        axes = [int(axis) for axis in sheet.known(inputs[1]).ravel()]
+    def write(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+        axes = [int(axis) for axis in builder.known(inputs[1]).ravel()]
         kept = int(node.get_attributes()["keep_dims"])
         if not axes:
-            return sheet.add("Identity", inputs[:1], out=out)
-        return sheet.add(kind, [inputs[0], sheet.whole(axes)], out=out, keepdims=kept)
+            return builder.add("Identity", inputs[:1], out=out)
+        return builder.add(kind, [inputs[0], builder.whole(axes)], out=out, keepdims=kept)
 
     return write
 
 
-def concat(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    return sheet.add("Concat", inputs, out=out, axis=node.get_attributes()["axis"])
+def concat(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("Concat", inputs, out=out, axis=node.get_attributes()["axis"])
 
 
-def transpose(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def transpose(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     rank = len(node.input(0).get_partial_shape())
-    given = sheet.known(inputs[1]).tolist() if len(inputs) > 1 else []
-    return sheet.add("Transpose", inputs[:1], out=out, perm=given or list(range(rank))[::-1])
+    given = builder.known(inputs[1]).tolist() if len(inputs) > 1 else []
+    return builder.add("Transpose", inputs[:1], out=out, perm=given or list(range(rank))[::-1])
 
 
-def reshape(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def reshape(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     pattern = (
-        sheet.whole(sheet.constants[inputs[1]].tolist())
-        if inputs[1] in sheet.constants
-        else sheet.add("Cast", [inputs[1]], to=7)
+        builder.whole(builder.constants[inputs[1]].tolist())
+        if inputs[1] in builder.constants
+        else builder.add("Cast", [inputs[1]], to=7)
     )
     free = int(not node.get_attributes()["special_zero"])
-    return sheet.add("Reshape", [inputs[0], pattern], out=out, allowzero=free)
+    return builder.add("Reshape", [inputs[0], pattern], out=out, allowzero=free)
 
 
 def squeeze(kind: str) -> Writer:
-    def write(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-        axes = [sheet.whole(np.ravel(sheet.known(inputs[1])).tolist())] if len(inputs) > 1 else []
-        return sheet.add(kind, [inputs[0], *axes], out=out)
+    def write(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+        axes = [builder.whole(np.ravel(builder.known(inputs[1])).tolist())] if len(inputs) > 1 else []
+        return builder.add(kind, [inputs[0], *axes], out=out)
 
     return write
 
 
-def gather(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def gather(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     if node.get_attributes().get("batch_dims", 0):
         raise Unsupported("it gathers with `batch_dims`")
-    axis = int(sheet.known(inputs[2]).reshape(()))
-    return sheet.add("Gather", inputs[:2], out=out, axis=axis)
+    axis = int(builder.known(inputs[2]).reshape(()))
+    return builder.add("Gather", inputs[:2], out=out, axis=axis)
 
 
-def slice_axes(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    start, stop, stride = (sheet.known(name).tolist() for name in inputs[1:4])
-    axes = sheet.known(inputs[4]).tolist() if len(inputs) > 4 else list(range(len(start)))
-    return sheet.add("Slice", [inputs[0], *map(sheet.whole, (start, stop, axes, stride))], out=out)
+def slice_axes(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    start, stop, stride = (builder.known(name).tolist() for name in inputs[1:4])
+    axes = builder.known(inputs[4]).tolist() if len(inputs) > 4 else list(range(len(start)))
+    return builder.add("Slice", [inputs[0], *map(builder.whole, (start, stop, axes, stride))], out=out)
 
 
-def strided_slice(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    """A bit set in `begin_mask` or `end_mask`: the number is ignored. New axes come last, when all is cut."""
+def strided_slice(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Strided slice. A bit in `begin_mask` or `end_mask` means that the bound is ignored. New axes are added last."""
     attributes, rank = node.get_attributes(), len(node.input(0).get_partial_shape())
-    begin, end = (sheet.known(name).tolist() for name in inputs[1:3])
-    stride = sheet.known(inputs[3]).tolist() if len(inputs) > 3 else [1] * len(begin)
+    begin, end = (builder.known(name).tolist() for name in inputs[1:3])
+    stride = builder.known(inputs[3]).tolist() if len(inputs) > 3 else [1] * len(begin)
     masks = {
         name: [*attributes[f"{name}_mask"], *[0] * len(begin)][: len(begin)]
         for name in ("begin", "end", "new_axis", "shrink_axis", "ellipsis")
@@ -120,31 +120,31 @@ def strided_slice(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
     x = inputs[0]
     if cuts:
         axes, first_, last_, step = (list(column) for column in zip(*cuts, strict=True))
-        x = sheet.add("Slice", [x, *map(sheet.whole, (first_, last_, axes, step))])
+        x = builder.add("Slice", [x, *map(builder.whole, (first_, last_, axes, step))])
     if dropped:
-        x = sheet.add("Squeeze", [x, sheet.whole(dropped)])
+        x = builder.add("Squeeze", [x, builder.whole(dropped)])
     if made:
-        x = sheet.add("Unsqueeze", [x, sheet.whole(made)])
-    return sheet.add("Identity", [x], out=out)
+        x = builder.add("Unsqueeze", [x, builder.whole(made)])
+    return builder.add("Identity", [x], out=out)
 
 
-def split(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    axis, count = int(sheet.known(inputs[1]).reshape(())), node.get_output_size()
+def split(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    axis, count = int(builder.known(inputs[1]).reshape(())), node.get_output_size()
     lengths = [node.output(i).get_partial_shape()[axis].get_length() for i in range(count)]
-    return sheet.add("Split", [inputs[0], sheet.whole(lengths)], count=count, out=out, axis=axis)
+    return builder.add("Split", [inputs[0], builder.whole(lengths)], count=count, out=out, axis=axis)
 
 
-def shape_of(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    found = sheet.add("Shape", inputs)
-    return sheet.add("Cast", [found], out=out, to=onnx_type(node.get_output_element_type(0)))
+def shape_of(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    found = builder.add("Shape", inputs)
+    return builder.add("Cast", [found], out=out, to=onnx_type(node.get_output_element_type(0)))
 
 
-def count_up(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def count_up(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     kind = onnx_type(node.get_output_element_type(0))
-    return sheet.add("Range", [sheet.add("Cast", [name], to=kind) for name in inputs], out=out)
+    return builder.add("Range", [builder.add("Cast", [name], to=kind) for name in inputs], out=out)
 
 
-def broadcast(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def broadcast(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     if str(node.get_attributes()["mode"]) not in ("numpy", "bidirectional"):
-        raise Unsupported("it repeats along named axes")
-    return sheet.add("Expand", [inputs[0], sheet.add("Cast", [inputs[1]], to=7)], out=out)
+        raise Unsupported("it broadcasts along given axes")
+    return builder.add("Expand", [inputs[0], builder.add("Cast", [inputs[1]], to=7)], out=out)

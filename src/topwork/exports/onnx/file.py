@@ -1,4 +1,4 @@
-"""ONNX: one file, node by node from OpenVINO's graph; the facts in its `metadata_props`."""
+"""ONNX: one file, converted node by node from OpenVINO's graph, with the metadata in `metadata_props`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.exports.contents import HEAD, KEY, Contents
+from topwork.exports.onnx.builder import OPSET, GraphBuilder, onnx_type
 from topwork.exports.onnx.nodes import write_node
-from topwork.exports.onnx.sheet import OPSET, Sheet, onnx_type
 from topwork.exports.quantise import quantised
 
 if TYPE_CHECKING:
     import openvino as ov
 
-IR = 9  # the file format's version that goes with operator set 18
-LARGE = 1000  # numbers: smaller constants stay as they are
+IR = 9  # version of the file format for operator set 18
+LARGE = 1000  # numbers; smaller constants are not converted
 ANY_NUMBER = "N"
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pictures: Array) -> None:
-    """Write the new file `path`: `image` uint8 (N, S, S, 3) in, the graph's outputs out, operators of set 18.
+    """Write the new file `path`, with operator set 18. The outputs are the graph's.
 
-    One picture at a time only, (1, S, S, 3), where the network mixes the axis of pictures with others (views), and
-    (1, H, W, 3) where the graph has the resizer. "fp16": large constants are stored in 16 bits, and made float32
-    when the file is loaded. "int8": convolutions in 8 bits, by NNCF's post-training quantisation on `pictures`, uint8
-    (M, S, S, 3); the head stays as it is.
+    The input is `image` uint8 (N, S, S, 3), or (1, S, S, 3) if the network mixes the batch axis with others (views),
+    or (1, H, W, 3) if the graph includes the resizer. "fp16" stores large constants in 16 bits; they are converted
+    to float32 when the file is loaded. "int8" computes convolutions in 8 bits, by NNCF's post-training quantisation
+    on `pictures`, uint8 (M, S, S, 3); the head is not quantised.
     """
     import onnx
 
@@ -46,7 +46,7 @@ def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pi
 
 
 def load(path: Path) -> Callable[[Array], dict[str, Array]]:
-    """The file in ONNX Runtime: uint8 (1, H, W, 3) → its outputs by name."""
+    """Load the file in ONNX Runtime: uint8 (1, H, W, 3) → outputs by name."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -59,14 +59,14 @@ def load(path: Path) -> Callable[[Array], dict[str, Array]]:
 
 
 def convert(graph: ov.Model) -> Any:
-    """An OpenVINO graph as an `onnx.ModelProto`; its outputs must be named.
+    """Convert an OpenVINO graph with named outputs to an `onnx.ModelProto`.
 
     Raises:
-        TopworkError: an operator without a counterpart; it names it.
+        TopworkError: an operator has no counterpart; the message names it.
     """
     from onnx import helper, numpy_helper
 
-    sheet = Sheet()
+    builder = GraphBuilder()
     names: dict[tuple[str, int], str] = {}
     results = {_key(result.input_value(0)): output for result, output in _named(graph)}
     for number, node in enumerate(graph.get_ordered_ops()):
@@ -81,17 +81,17 @@ def convert(graph: ov.Model) -> Any:
             out = results[node.get_name(), 0]
         names |= {(node.get_name(), port): f"{out}_{port}" if port else out for port in range(own)}
         if kind == "Constant":
-            sheet.constant(_value(node), name=out)
+            builder.constant(_value(node), name=out)
         elif kind != "Parameter":
-            write_node(node, [names[_key(value)] for value in node.input_values()], sheet, out)
+            write_node(node, [names[_key(value)] for value in node.input_values()], builder, out)
     for key, name in results.items():
         if names[key] != name:
-            sheet.add("Identity", [names[key]], out=name)
-    used = {name for node in sheet.nodes for name in node.input}
-    constants = [numpy_helper.from_array(v, name) for name, v in sheet.constants.items() if name in used]
+            builder.add("Identity", [names[key]], out=name)
+    used = {name for node in builder.nodes for name in node.input}
+    constants = [numpy_helper.from_array(v, name) for name, v in builder.constants.items() if name in used]
     inputs = [_told(graph.inputs[0], "image")]
     outputs = [_told(output, output.any_name) for output in graph.outputs]
-    made = helper.make_graph(sheet.nodes, graph.get_friendly_name(), inputs, outputs, constants)
+    made = helper.make_graph(builder.nodes, graph.get_friendly_name(), inputs, outputs, constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
 
 
@@ -120,7 +120,7 @@ def _told(port: Any, name: str) -> Any:
 
 
 def _for_any_number(graph: ov.Model) -> ov.Model:
-    """The graph for any number of pictures, if it gives for two at once what it gives for each alone."""
+    """The graph with a free batch size, if a batch of two gives the same outputs as each picture alone."""
     import openvino as ov
 
     port = graph.inputs[0]
@@ -145,7 +145,7 @@ def _for_any_number(graph: ov.Model) -> ov.Model:
 
 
 def _store_narrow(model: Any) -> None:
-    """Constants of a thousand numbers and more, the head's aside, in 16 bits, with a cast behind each."""
+    """Store large constants, except the head's, in 16 bits, followed by a cast."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -171,7 +171,7 @@ def _quantised(model: Any, pictures: Array) -> Any:
 
 
 def _fold_casts(model: Any) -> None:
-    """Constants that are cast become constants of that type: NNCF stumbles over such casts."""
+    """Replace casts of constants by constants of that type; NNCF can't handle such casts."""
     from onnx import helper, numpy_helper
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

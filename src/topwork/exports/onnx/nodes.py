@@ -1,7 +1,7 @@
 """OpenVINO's operators in ONNX, operator set 18: https://onnx.ai/onnx/operators/.
 
-Each function takes a node and the names of what goes into it, adds nodes to the `Sheet`, and returns the name of what
-comes out first. What each OpenVINO operator means: OpenVINO's operation sets 1 to 15.
+Each function takes a node and the names of its inputs, adds ONNX nodes to the `GraphBuilder`, and returns the name of
+the first output. OpenVINO's operators are specified in its operation sets 1 to 15.
 """
 
 from __future__ import annotations
@@ -13,75 +13,75 @@ import numpy as np
 
 from topwork.errors import TopworkError
 from topwork.exports.onnx import axes, spatial
-from topwork.exports.onnx.sheet import Inputs, Sheet, Unsupported, Writer, onnx_type
+from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported, Writer, onnx_type
 
 if TYPE_CHECKING:
     import openvino as ov
 
 
-def write_node(node: ov.Node, inputs: Inputs, sheet: Sheet, out: str) -> None:
-    """Add what computes `node`; its outputs are called `out`, `out_1`, …
+def write_node(node: ov.Node, inputs: Inputs, builder: GraphBuilder, out: str) -> None:
+    """Add ONNX nodes that compute `node`; its outputs are called `out`, `out_1`, …
 
     Raises:
-        TopworkError: there is no counterpart; it names the operator.
+        TopworkError: the operator has no counterpart; the message names it.
     """
     kind = node.get_type_name()
     try:
         if kind not in WRITERS:
-            raise Unsupported("it is not known here")
-        WRITERS[kind](node, inputs, sheet, out)
+            raise Unsupported("the operator is not supported")
+        WRITERS[kind](node, inputs, builder, out)
     except Unsupported as error:
         raise TopworkError(
-            f"the operator {kind} ({node.get_friendly_name()!r}) can't be written as ONNX: {error}; take "
-            "--format openvino, which holds every network"
+            f"the operator {kind} ({node.get_friendly_name()!r}) can't be written as ONNX: {error}; use "
+            "--format openvino, which supports every network"
         ) from None
 
 
 def same(kind: str) -> Writer:
-    """An operator that ONNX has too, without attributes."""
-    return lambda node, inputs, sheet, out: sheet.add(kind, inputs, out=out)
+    """The writer for an operator without attributes that ONNX has too."""
+    return lambda node, inputs, builder, out: builder.add(kind, inputs, out=out)
 
 
-def cast(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    return sheet.add("Cast", inputs, out=out, to=onnx_type(node.get_output_element_type(0)))
+def cast(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("Cast", inputs, out=out, to=onnx_type(node.get_output_element_type(0)))
 
 
-def clamp(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def clamp(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     attributes = node.get_attributes()
-    ends = [sheet.constant(np.float32(attributes[name])) for name in ("min", "max")]
-    return sheet.add("Clip", [*inputs, *ends], out=out)
+    ends = [builder.constant(np.float32(attributes[name])) for name in ("min", "max")]
+    return builder.add("Clip", [*inputs, *ends], out=out)
 
 
-def swish(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def swish(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     x = inputs[0]
-    scaled = sheet.add("Mul", inputs) if len(inputs) > 1 else x
-    return sheet.add("Mul", [x, sheet.add("Sigmoid", [scaled])], out=out)
+    scaled = builder.add("Mul", inputs) if len(inputs) > 1 else x
+    return builder.add("Mul", [x, builder.add("Sigmoid", [scaled])], out=out)
 
 
-def hard_sigmoid(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    return sheet.add("HardSigmoid", inputs, out=out, alpha=1 / 6, beta=0.5)
+def hard_sigmoid(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("HardSigmoid", inputs, out=out, alpha=1 / 6, beta=0.5)
 
 
-def gelu(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    """ONNX has it from operator set 20 on only."""
+def gelu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """GELU from simpler operators; ONNX has it only since operator set 20."""
     x = inputs[0]
 
     def number(value: float) -> str:
-        return sheet.constant(np.float32(value))
+        return builder.constant(np.float32(value))
 
     if str(node.get_attributes().get("approximation_mode", "ERF")).upper() == "TANH":
-        cube = sheet.add("Mul", [sheet.add("Mul", [x, x]), x])
-        inner = sheet.add("Add", [x, sheet.add("Mul", [cube, number(0.044715)])])
-        bent = sheet.add("Tanh", [sheet.add("Mul", [inner, number(np.sqrt(2 / np.pi))])])
+        cube = builder.add("Mul", [builder.add("Mul", [x, x]), x])
+        inner = builder.add("Add", [x, builder.add("Mul", [cube, number(0.044715)])])
+        bent = builder.add("Tanh", [builder.add("Mul", [inner, number(np.sqrt(2 / np.pi))])])
     else:
-        bent = sheet.add("Erf", [sheet.add("Div", [x, number(np.sqrt(2))])])
-    half = sheet.add("Mul", [x, number(0.5)])
-    return sheet.add("Mul", [half, sheet.add("Add", [bent, number(1)])], out=out)
+        bent = builder.add("Erf", [builder.add("Div", [x, number(np.sqrt(2))])])
+    half = builder.add("Mul", [x, number(0.5)])
+    return builder.add("Mul", [half, builder.add("Add", [bent, number(1)])], out=out)
 
 
-def squared_difference(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    difference = sheet.add("Sub", inputs)
-    return sheet.add("Mul", [difference, difference], out=out)
+def squared_difference(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    difference = builder.add("Sub", inputs)
+    return builder.add("Mul", [difference, difference], out=out)
 
 
 WRITERS: Mapping[str, Writer] = {

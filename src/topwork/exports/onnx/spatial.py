@@ -1,31 +1,31 @@
-"""Convolution, pooling and borders in ONNX."""
+"""Convolution, pooling and padding in ONNX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from topwork.exports.onnx.sheet import Inputs, Sheet, Unsupported
+from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported
 
 
-def convolution(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    """Kernel (O, I, …), or (groups, O / groups, I / groups, …), which ONNX has as (O, I / groups, …)."""
+def convolution(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Convolution. A kernel (groups, O / groups, I / groups, …) becomes (O, I / groups, …) in ONNX."""
     kernel = list(node.get_input_shape(1))
     groups = 1
     if node.get_type_name() == "GroupConvolution":
         groups, each, *rest = kernel
         kernel = [groups * each, *rest]
-        if inputs[1] in sheet.constants:
-            inputs[1] = sheet.constant(sheet.constants[inputs[1]].reshape(kernel))
+        if inputs[1] in builder.constants:
+            inputs[1] = builder.constant(builder.constants[inputs[1]].reshape(kernel))
         else:
-            inputs[1] = sheet.add("Reshape", [inputs[1], sheet.whole(kernel)])
-    return sheet.add(
+            inputs[1] = builder.add("Reshape", [inputs[1], builder.whole(kernel)])
+    return builder.add(
         "Conv", inputs, out=out, group=groups, kernel_shape=kernel[2:], **window(node, kernel[2:])
     )
 
 
 def window(node: Any, kernel: Sequence[int]) -> dict[str, Any]:
-    """Strides, dilations and pads. The last follow from what size comes out, whatever the rounding."""
+    """Strides, dilations and pads. The padding at the end follows from the output size, whatever the rounding."""
     attributes = node.get_attributes()
     sizes, results = (_sides(port) for port in (node.input(0), node.output(0)))
     strides = list(attributes["strides"])
@@ -45,13 +45,13 @@ def _sides(port: Any) -> list[int]:
     return [size.get_length() for size in list(port.get_partial_shape())[2:]]
 
 
-def max_pool(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def max_pool(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     kernel = list(node.get_attributes()["kernel"])
-    return sheet.add("MaxPool", inputs, out=out, kernel_shape=kernel, **window(node, kernel))
+    return builder.add("MaxPool", inputs, out=out, kernel_shape=kernel, **window(node, kernel))
 
 
-def average_pool(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
-    """Where the graph has no borders, what a rounded-up last window reaches beyond the picture is never counted."""
+def average_pool(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Average pooling. Without declared padding, the part of a rounded-up last window outside is not counted."""
     attributes = node.get_attributes()
     kernel = list(attributes["kernel"])
     declared = attributes["auto_pad"] != "valid" and any([*attributes["pads_begin"], *attributes["pads_end"]])
@@ -59,14 +59,14 @@ def average_pool(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
     if set(options.pop("dilations")) != {1}:
         raise Unsupported("its window is dilated")
     counted = int(declared and not attributes["exclude-pad"])
-    return sheet.add(
+    return builder.add(
         "AveragePool", inputs, out=out, kernel_shape=kernel, count_include_pad=counted, **options
     )
 
 
-def pad(node: Any, inputs: Inputs, sheet: Sheet, out: str) -> str:
+def pad(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     mode = node.get_attributes()["pad_mode"]
     if mode not in ("constant", "edge", "reflect"):
         raise Unsupported(f"its mode is {mode!r}")
-    borders = sheet.whole([*sheet.known(inputs[1]).tolist(), *sheet.known(inputs[2]).tolist()])
-    return sheet.add("Pad", [inputs[0], borders, *inputs[3:4]], out=out, mode=mode)
+    borders = builder.whole([*builder.known(inputs[1]).tolist(), *builder.known(inputs[2]).tolist()])
+    return builder.add("Pad", [inputs[0], borders, *inputs[3:4]], out=out, mode=mode)

@@ -1,4 +1,4 @@
-"""An ONNX graph in the making, and what a writer of nodes is."""
+"""`GraphBuilder`, which collects the nodes of an ONNX graph, and the type of functions that write nodes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Unsupported(Exception):
-    """What of a node has no counterpart."""
+    """A node or its attributes have no counterpart; the message says what."""
 
 
 @dataclass(slots=True)
-class Sheet:
-    """An ONNX graph in the making: nodes in the order of computing, and constants by name."""
+class GraphBuilder:
+    """Collects an ONNX graph's nodes, in order of computation, and constants, by name."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -31,13 +31,13 @@ class Sheet:
         return name
 
     def whole(self, values: Sequence[int]) -> str:
-        """Sizes, axes, places: int64."""
+        """Add a constant of int64 (sizes, axes, indices)."""
         return self.constant(np.array(values, np.int64))
 
     def add(
         self, kind: str, inputs: Sequence[str], *, count: int = 1, out: str = "", **attributes: Any
     ) -> str:
-        """A node; the name of its first output, the others' end in "_1", "_2", …"""
+        """Add a node. Returns the name of its first output; the others have the suffixes "_1", "_2", …"""
         from onnx import helper
 
         out = out or self._fresh(kind.lower())
@@ -57,11 +57,11 @@ class Sheet:
 
 
 Inputs = list[str]
-Writer = Callable[[Any, Inputs, Sheet, str], str]  # the node, its inputs, where to write, the output's name
+Writer = Callable[[Any, Inputs, GraphBuilder, str], str]  # node, inputs, builder, name of the output
 
 
 def onnx_type(kind: Any) -> int:
-    """ONNX' number for an OpenVINO element type."""
+    """The ONNX type number of an OpenVINO element type."""
     from onnx import TensorProto
 
     names = {"boolean": "BOOL", "f16": "FLOAT16", "bf16": "BFLOAT16", "f32": "FLOAT", "f64": "DOUBLE"}
