@@ -45,7 +45,7 @@ class Parity:
     mean_gap: float  # mean over pictures of the largest difference of a probability
     novelty_gap: (
         float | None
-    )  # largest difference of the novelty, relative to max(novelty, 1); None without it
+    )  # largest |difference of novelty| / max(novelty, 1); None without it  # largest difference of the novelty, relative to max(novelty, 1); None without it
     rejection: float | None  # share with the same "none of these"; scores close to 1 count as the same
     accuracy: float  # of the run, 0 to 1
     accuracy_exported: float  # of the file, 0 to 1

@@ -36,9 +36,7 @@ class Window:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     borders: Borders  # padding before and after
-    declared: (
-        bool  # whether the graph itself declares padding; rounding up may add padding that it doesn't declare
-    )
+    declared: bool  # whether the graph declares padding; rounding up may add some
     same: bool  # whether the padding equals TensorFlow's "SAME"
 
     @property
