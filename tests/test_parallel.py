@@ -1,45 +1,36 @@
-"""Whether the machine is busy, and how many threads that leaves to a product."""
+"""Work shared out among threads."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
+import threading
+from collections.abc import Iterator
 
-import pytest
+from threadpoolctl import threadpool_info
 
-from topwork import parallel
-from topwork.parallel import blas_threads, busy, core_count
+from topwork.parallel import one_blas_thread, stream
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the load of a minute has to do")
-def test_a_busy_loop_is_seen_at_once() -> None:
-    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        until = time.monotonic() + 20
-        while not busy() and time.monotonic() < until:
-            time.sleep(0.05)  # until it has started
-        assert busy()
-        assert blas_threads(10**6, least=1000) == 1
-    finally:
-        loop.kill()
-        loop.wait()
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_what_runs_for_a_moment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    running = iter([1, 5, 1, 1, 9, 2, 2, 1, 2, 1])
-    monkeypatch.setattr(parallel, "_running", lambda: next(running))
-    assert not busy()
-    assert busy()
+def test_products_take_one_thread_while_the_block_runs() -> None:
+    before = blas_threads()
+    with one_blas_thread():
+        assert blas_threads() == {1}
+    assert blas_threads() == before
 
 
-def test_threads_by_images_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails() -> int:
-        raise FileNotFoundError
+def test_results_come_in_order_and_little_is_read_ahead() -> None:
+    read: list[int] = []
 
-    monkeypatch.setattr(parallel, "_running", fails)  # no Linux
-    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 9.0, 9.0))
-    assert blas_threads(1000, least=1000) is None
-    assert blas_threads(999, least=1000) == 1
-    monkeypatch.setattr("os.getloadavg", lambda: (9.0 * core_count(), 0.0, 0.0))
-    assert blas_threads(10**6, least=1000) == 1
+    def items() -> Iterator[int]:
+        for i in range(1000):
+            read.append(i)
+            yield i
+
+    seen = stream(lambda i: (i, threading.get_ident()), items(), workers=2)
+    first = [next(seen)[0] for _ in range(3)]
+    assert first == [0, 1, 2]
+    assert len(read) < 20
+    assert [i for i, _ in seen] == list(range(3, 1000))

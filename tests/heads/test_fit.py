@@ -151,3 +151,19 @@ def test_folds_are_never_more_than_the_images_allow(made: object, tmp_path: Path
     assert fit(features, few, tmp_path).held_out == "3-fold cross-validation"
     with pytest.raises(InputError, match=r"expected at least 4 training images to choose settings by cross-"):
         fit(features, Splits(splits.train.take(3), splits.validation, splits.test), tmp_path)
+
+
+def test_with_many_images_features_are_chosen_on_some_of_them(
+    made: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topwork.heads import fit as module
+
+    features, splits = made(signal("last_rooted", 600))
+    known = fit(features, splits, tmp_path)
+    assert {c.images for c in known.candidates} == {len(splits.train)}
+    monkeypatch.setattr(module, "PROBED", 200)
+    found = fit(features, splits, tmp_path)
+    assert found.candidates[0].features == known.candidates[0].features == "stages"
+    assert found.candidates[0].images == len(splits.train)
+    assert 150 < found.candidates[1].images < 250
+    np.testing.assert_array_equal(found.head.layers[0].weight, known.head.layers[0].weight)

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linear_problems import objective_at, problem, sklearns_optimum, standardised
-from topwork.heads import linear, logistic
-from topwork.heads.linear import STRENGTHS, LinearFit, fit_linear, solve_path
+from topwork.heads import choose, logistic
+from topwork.heads.choose import STRENGTHS
+from topwork.heads.linear import LinearFit, fit_linear, solve_path
 
 Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture
 def whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "PATIENCE", len(STRENGTHS))
+    monkeypatch.setattr(choose, "PATIENCE", len(STRENGTHS))
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_how_many_problems_are_solved_at_once(monkeypatch: pytest.MonkeyPatch) -
     folds = np.arange(90) % 5
     known = fit_linear(x, y, class_count=3, weights=w, folds=folds)
     for at_once in (1, 2, 4):
-        monkeypatch.setattr(logistic, "MEMORY_BYTES", at_once * 4 * 3 * 3 * 90)
+        monkeypatch.setattr(choose, "MOST_NUMBERS", at_once * 3 * 12)
         _assert_same(fit_linear(x, y, class_count=3, weights=w, folds=folds), known, atol=0.05)
 
 

@@ -20,42 +20,39 @@ from topwork.data.dataset import Dataset, Problem
 from topwork.data.groups import group_numbers, joined
 from topwork.data.split import Splits, folds
 from topwork.features.extract import Features
+from topwork.heads.choose import choose
 from topwork.heads.fit import Fitted, fold_count
 from topwork.heads.head import softmax
-from topwork.heads.linear import choose, moments, standardise
-from topwork.heads.logistic import Basis
-from topwork.parallel import blas_threads
+from topwork.heads.images import Rows, images_of
+from topwork.parallel import one_blas_thread
 from topwork.recipe import Recipe
 from topwork.storage.results import remembered
 
-MANY = 3000  # with more pictures, a head on all stages takes too long
-LARGE = 1000  # images, from which on more threads than one gain in a decomposition
 FEW = 10  # a class with fewer pictures is reported as too small
 # Penalties of the head that finds mislabelled images: strong, so that it doesn't memorise wrong labels.
 STRENGTHS = (0.1, 0.01, 1e-3)
 AGAIN = 2  # how often the head is fitted: the second time without the labels that seemed wrong
 Array = np.ndarray[Any, np.dtype[Any]]
-METHOD = 2  # of `unseen_probabilities`; increase it whenever its results may change
+METHOD = 3  # of `unseen_probabilities`; increase it whenever its results may change
 LEAST = 20  # fewest images for finding mislabelled ones
 
 
 def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
     """Out-of-fold probabilities of each image, float64 (N, K), by a head not trained on it or its group.
 
-    A linear head by cross-validation, on all stages or, with many images, on the last layer. It is fitted a second
-    time without the labels that seemed wrong, since those pull the decision boundary towards themselves.
+    A linear head by cross-validation, on all stages. It is fitted a second time without the labels that seemed wrong,
+    since those pull the decision boundary towards themselves.
     """
     dataset = features.dataset.with_split(None)
     every = tuple(block.name for block in features.facts.blocks)
-    blocks = every if len(dataset) <= MANY else (LAST,)
     targets, weights = dataset.targets(), dataset.weights()
     fold_of = folds(dataset, fold_count(dataset, recipe), seed=recipe.split.seed)
 
     def compute() -> dict[str, Array]:
-        x = features.matrix(blocks)
+        x = features.rows(every)
         return {"probabilities": _out_of_fold(x, targets, weights, fold_of, len(dataset.classes))}
 
-    settings = f"{METHOD} {features.store.fingerprint} {blocks} {STRENGTHS} {AGAIN} {len(dataset.classes)}"
+    settings = f"{METHOD} {features.store.fingerprint} {every} {STRENGTHS} {AGAIN} {len(dataset.classes)}"
     parts: tuple[bytes | str, ...] = (
         settings,
         targets.tobytes(),
@@ -66,18 +63,12 @@ def unseen_probabilities(features: Features, recipe: Recipe) -> Array:
     return remembered("unseen", parts, compute)["probabilities"]
 
 
-def _out_of_fold(x: Array, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(
-        blas_threads(len(x), least=LARGE), user_api="blas"
-    ):  # large products, however few the images
-        mean, deviation = moments(x, weights)
-        basis = Basis.of(standardise(x, mean, deviation), weights)  # the same for each turn
-    with threadpool_limits(blas_threads(len(x), least=MANY), user_api="blas"):
+def _out_of_fold(x: Rows, targets: Array, weights: Array, fold_of: Array, class_count: int) -> Array:
+    with one_blas_thread():
+        images = images_of(x, weights)  # the same for each turn
         for turn in range(AGAIN):
             chosen = choose(
-                basis,
+                images,
                 targets,
                 class_count=class_count,
                 weights=weights,

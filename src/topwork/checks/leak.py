@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from topwork.backbones.backbone import LAST
+import numpy as np
+
 from topwork.checks.groups import Checked
 from topwork.data.dataset import Dataset
 from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, splits_of
-from topwork.errors import InputError
 from topwork.evaluation.significance import Interval, wilson
-from topwork.heads.fit import Fitted, fit_head
-from topwork.progress import Silent
-from topwork.recipe import FeatureChoice, Recipe
+from topwork.heads.fit import Fitted
+from topwork.heads.images import placed
+from topwork.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Leak:
 def leaked(checked: Checked, splits: Splits, fitted: Fitted, recipe: Recipe) -> Leak | None:
     """Evaluate a split that ignores groups; None if nothing would have leaked.
 
-    Its head is of the same kind, on the same features, with the penalty chosen again.
+    Its head is of the same kind, on the same features, with the same penalty.
     """
     dataset = checked.before.dataset
     grouped = checked.features.dataset
@@ -43,15 +42,13 @@ def leaked(checked: Checked, splits: Splits, fitted: Fitted, recipe: Recipe) -> 
     number = dict(zip((e.id for e in grouped), group_numbers(grouped), strict=True))
     learnt = {number[e.id] for part in (naive.train, naive.validation) for e in part}
     caught = sum(number[e.id] in learnt for e in naive.test)
-    if not caught or fitted.head.kind not in ("linear", "kernel"):
+    if not caught or fitted.solved is None:
         return None
-    features = replace(checked.before, dataset=bare)
-    choice: FeatureChoice = "last" if fitted.blocks == (LAST,) else "stages"
-    same = replace(recipe, head=replace(recipe.head, features=choice))
-    try:
-        again = fit_head(features, naive, same, tensorboard=Path(), watch=Silent())
-    except InputError:
+    if len(np.unique(naive.train.targets())) < len(bare.classes):
         return None
-    tested = features.part(naive.test)
-    right = again.head.logits(tested.matrix(again.blocks)).argmax(axis=1) == naive.test.targets()
+    solved, features = fitted.solved, checked.before
+    x = features.part(naive.train).rows(fitted.blocks)
+    again = solved.again(x, naive.train.targets(), naive.train.weights())
+    tested = placed(solved.place, features.part(naive.test).rows(fitted.blocks))
+    right = again.logits(tested).argmax(axis=1) == naive.test.targets()
     return Leak(caught, len(right), float(right.mean()), wilson(float(right.sum()), len(right)))

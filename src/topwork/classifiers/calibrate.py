@@ -11,21 +11,18 @@ from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, folds
 from topwork.features.extract import Features
 from topwork.heads.fit import Fitted, fold_count
+from topwork.parallel import one_blas_thread
 from topwork.recipe import Recipe
 
 
 def calibrate(features: Features, splits: Splits, fitted: Fitted, recipe: Recipe) -> Calibration | None:
     """Fit the "none of these" rule on training images, and the scores for prediction sets on held-out ones."""
-    from threadpoolctl import threadpool_limits
-
     novelty = None
     train = splits.train.with_split(None)
     if recipe.head.reject > 0 and max(group_numbers(train)) > 0:
-        x = features.part(splits.train).matrix((LAST,))
-        # On a busy machine, threads waiting for each other made this twenty times slower.
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             novelty = fit_novelty(
-                x,
+                features.part(splits.train).rows((LAST,)),
                 train.targets(),
                 folds(train, fold_count(train, recipe), seed=recipe.split.seed),
                 class_count=len(train.classes),

@@ -10,12 +10,16 @@ et al. 2022, "ViM: Out-of-distribution with virtual-logit matching", https://arx
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from topwork.heads.images import Rows, in_blocks
+
 AXES = 64  # directions in which distances are measured
+MORE_AXES, ITERATIONS, ITERATIONS_NEAR = 32, 8, 2  # of the iteration that finds them
 IMAGES_AN_AXIS = 4  # fewest images for each
 SHRINKAGE = 0.05  # of the covariance towards a multiple of the identity: Ledoit and Wolf 2004
 LEAST = 20  # fewest images for a rule
@@ -53,7 +57,7 @@ class Novelty:
 
 
 def fit_novelty(
-    x: Array, targets: Array, folds: Array, *, class_count: int, rate: float = REJECTED
+    x: Rows, targets: Array, folds: Array, *, class_count: int, rate: float = REJECTED
 ) -> Novelty | None:
     """Fit the rule to the training images' features; None if there are too few.
 
@@ -61,7 +65,7 @@ def fit_novelty(
     ⌈(1 − rate)(n + 1)⌉-th of n out-of-fold distances, as in conformal prediction.
 
     Args:
-        x: last-layer features, float32 (N, D).
+        x: last-layer features, float32 (N, D), an array or stored rows; read twice, in blocks.
         targets: int64 (N,) in 0..K-1.
         folds: int64 (N,), each image's fold, with copies and groups in one fold.
         class_count: K.
@@ -69,17 +73,29 @@ def fit_novelty(
     """
     if len(x) < LEAST:
         return None
+    count = int(folds.max()) + 1
+    sums = [_Sums.nothing(x[:1].shape[1], class_count) for _ in range(count)]
+    for block, rows in in_blocks(lambda rows, _: prepared(rows), x):
+        for fold in np.unique(folds[block]).tolist():
+            inside = folds[block] == fold
+            sums[fold].add(rows[inside], targets[block][inside])
+    whole = _Sums.of(sums)
+    if any(part.images == whole.images for part in sums):
+        return None
+    rule = _fitted(whole)
+    without = [_fitted(whole.less(part), near=rule.axes) for part in sums]
+
     measured = np.empty(len(x), np.float32)
-    for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        if held.all():
-            return None
-        rule = _fitted(x[~held], targets[~held], class_count)
-        measured[held] = rule.distance(x[held])
+
+    def measure(rows: Array, block: slice) -> None:
+        for fold in np.unique(folds[block]).tolist():
+            inside = folds[block] == fold
+            measured[block][inside] = without[fold].distance(rows[inside])
+
+    for _ in in_blocks(measure, x):
+        pass
     rank = min(len(x), math.ceil((1 - rate) * (len(x) + 1)))
-    threshold = float(np.sort(measured)[rank - 1])
-    rule = _fitted(x, targets, class_count)
-    return Novelty(rule.mean, rule.axes, rule.whiten, rule.centres, rule.outside, threshold, rate)
+    return replace(rule, threshold=float(np.sort(measured)[rank - 1]), rate=rate)
 
 
 def novelty_beyond(
@@ -91,10 +107,12 @@ def novelty_beyond(
     """
     if len(x) < LEAST or len(beyond) < LEAST or not rate > 0:
         return None
-    rule = _fitted(x, targets, class_count)
+    sums = _Sums.nothing(x.shape[1], class_count)
+    sums.add(prepared(x), targets)
+    rule = _fitted(sums)
     measured = np.sort(rule.distance(beyond))
     threshold = float(measured[min(len(measured), math.ceil((1 - rate) * (len(measured) + 1))) - 1])
-    return Novelty(rule.mean, rule.axes, rule.whiten, rule.centres, rule.outside, threshold, rate)
+    return replace(rule, threshold=threshold, rate=rate)
 
 
 def prepared(x: Array) -> Array:
@@ -103,27 +121,59 @@ def prepared(x: Array) -> Array:
     return np.asarray(rooted / np.maximum(np.linalg.norm(rooted, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _fitted(x: Array, targets: Array, class_count: int) -> Novelty:
-    rows = prepared(x)
-    mean = rows.mean(axis=0)
-    centred = rows - mean
-    count = max(1, min(AXES, len(rows) // IMAGES_AN_AXIS, rows.shape[1] // 2))
-    axes = _directions(centred, count)
-    inside = centred @ axes
-    counts = np.bincount(targets, minlength=class_count)
-    sums = np.zeros((class_count, inside.shape[1]))
-    np.add.at(sums, targets, inside)
-    centres = (sums / np.maximum(counts, 1)[:, None])[counts > 0]
-    place = np.cumsum(counts > 0) - 1
-    within = inside - centres[place[targets]]
-    covariance = within.T @ within / len(within)
-    size = float(np.trace(covariance)) / len(covariance)
-    covariance += (SHRINKAGE * size + 1e-12) * np.eye(len(covariance))
-    whiten = np.linalg.cholesky(np.linalg.inv(covariance))
-    outside = float((centred**2).sum() - (inside**2).sum()) / len(rows)
+@dataclass(slots=True, eq=False)
+class _Sums:
+    """What the rule needs of some images' prepared features: it can be added up and taken away."""
+
+    products: Array  # float64 (D, D)
+    of_class: Array  # float64 (K, D)
+    counts: Array  # int64 (K,)
+
+    @property
+    def images(self) -> int:
+        return int(self.counts.sum())
+
+    @classmethod
+    def nothing(cls, width: int, class_count: int) -> _Sums:
+        return cls(np.zeros((width, width)), np.zeros((class_count, width)), np.zeros(class_count, np.int64))
+
+    @classmethod
+    def of(cls, parts: Sequence[_Sums]) -> _Sums:
+        return cls(
+            np.add.reduce([part.products for part in parts]),
+            np.add.reduce([part.of_class for part in parts]),
+            np.add.reduce([part.counts for part in parts]),
+        )
+
+    def add(self, rows: Array, targets: Array) -> None:
+        self.products += rows.T @ rows
+        one_hot = np.zeros((len(self.counts), len(rows)), np.float32)
+        one_hot[targets, np.arange(len(rows))] = 1
+        self.of_class += one_hot @ rows
+        self.counts += np.bincount(targets, minlength=len(self.counts))
+
+    def less(self, part: _Sums) -> _Sums:
+        return _Sums(self.products - part.products, self.of_class - part.of_class, self.counts - part.counts)
+
+
+def _fitted(sums: _Sums, near: Array | None = None) -> Novelty:
+    """The rule without a threshold; `near`: axes that its own are close to."""
+    n, width = sums.images, sums.products.shape[0]
+    mean = sums.of_class.sum(axis=0) / n
+    covariance = sums.products / n - np.outer(mean, mean)
+    count = max(1, min(AXES, n // IMAGES_AN_AXIS, width // 2))
+    axes = _directions(covariance, count, near)
+    inside = axes.T @ covariance @ axes
+    some = sums.counts > 0
+    centres = (sums.of_class[some] / sums.counts[some, None] - mean) @ axes
+    within = inside - (centres * (sums.counts[some, None] / n)).T @ centres
+    size = float(np.trace(within)) / len(within)
+    within += (SHRINKAGE * size + 1e-12) * np.eye(len(within))
+    whiten = np.linalg.cholesky(np.linalg.inv(within))
+    outside = float(np.trace(covariance) - np.trace(inside))
     return Novelty(
-        mean,
-        axes,
+        np.asarray(mean, np.float32),
+        np.asarray(axes, np.float32),
         np.asarray(whiten, np.float32),
         np.asarray(centres @ whiten, np.float32),
         max(outside, 1e-9),
@@ -132,12 +182,20 @@ def _fitted(x: Array, targets: Array, class_count: int) -> Novelty:
     )
 
 
-def _directions(centred: Array, count: int) -> Array:
-    """The directions of largest variance, float32 (D, count), from the smaller of the two Gram matrices."""
-    n, d = centred.shape
-    if n <= d:
-        _, vectors = np.linalg.eigh(centred @ centred.T)
-        directions = centred.T @ vectors[:, -count:]
-        return np.asarray(directions / np.maximum(np.linalg.norm(directions, axis=0), 1e-12), np.float32)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    return np.asarray(vectors[:, -count:], np.float32)
+def _directions(covariance: Array, count: int, near: Array | None) -> Array:
+    """The directions of largest variance, float64 (D, count), by orthogonal iteration.
+
+    Golub and Van Loan, "Matrix computations", 8.2.4. A few more directions than are wanted speed it up. Those that it
+    hasn't yet told apart at the end have nearly the same variance, and any of them will do.
+    """
+    width = len(covariance)
+    wide = min(width, count + MORE_AXES)
+    found = np.random.default_rng(0).standard_normal((width, wide))
+    if near is not None:
+        found[:, : near.shape[1]] = near
+    matrix = covariance.astype(np.float32)
+    for _ in range(ITERATIONS if near is None else ITERATIONS_NEAR):
+        found, _ = np.linalg.qr(matrix @ found.astype(np.float32))
+    found, _ = np.linalg.qr(found.astype(np.float64))
+    _, turn = np.linalg.eigh(found.T @ covariance @ found)
+    return np.asarray((found @ turn)[:, -count:])

@@ -24,6 +24,7 @@ BATCH = 64  # images stored in one transaction: what a kill can lose
 BATCH_S = 2.0  # and the longest that computed features wait for it
 Key = bytes  # SHA-256 of an image file's bytes
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[int], None]  # told how many more images are done
 
 
@@ -50,11 +51,31 @@ class Features:
 
     def matrix(self, blocks: tuple[str, ...] | None = None) -> Matrix:
         """The features, float32 (N, D), in the dataset's order; of the named blocks only, if given."""
+        return self.rows(blocks)[:]
+
+    def rows(self, blocks: tuple[str, ...] | None = None) -> FeatureRows:
+        """The same, to be read from the store in parts, where there may be too many to hold."""
         wanted = [b for b in self.facts.blocks if blocks is None or b.name in blocks]
-        values, absent = self.store.get(self.keys, [slice(b.start, b.stop) for b in wanted])
+        return FeatureRows(self.keys, self.store, tuple(slice(b.start, b.stop) for b in wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """Stored features of N images. `len` and indexing by a slice or by row numbers are those of an array (N, D)."""
+
+    keys: tuple[Key, ...]
+    store: Store
+    columns: tuple[slice, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice | Rows) -> Matrix:
+        keys = self.keys[rows] if isinstance(rows, slice) else tuple(self.keys[row] for row in rows.tolist())
+        values, absent = self.store.get(keys, self.columns)
         if absent.size:
             raise TopworkError(
-                f"{self.store.path}: {absent.size} of {len(self.keys)} feature vectors were damaged or removed "
+                f"{self.store.path}: {absent.size} of {len(keys)} feature vectors were damaged or removed "
                 "since they were computed; run the command again and they are computed anew"
             )
         return values

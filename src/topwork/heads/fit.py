@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,17 @@ from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features.extract import Features
+from topwork.heads.choose import STRENGTHS
 from topwork.heads.head import Head, fit_temperature, softmax
 from topwork.heads.kernel import fit_kernel
-from topwork.heads.linear import LinearFit, fit_linear
+from topwork.heads.linear import LinearFit, Solved, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
-from topwork.parallel import blas_threads
+from topwork.parallel import one_blas_thread
 from topwork.progress import Watch
 from topwork.recipe import Recipe
 
-LARGE = 1000  # images, from which on more threads than one gain
+PROBED = 2500  # training images on which features are chosen, where there are more
+STEPS = len(STRENGTHS)
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -35,6 +39,7 @@ class Candidate:
     strength: float
     held_out_loss: float
     held_out_accuracy: float
+    images: int  # training images that it was tried on
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Fitted:
     unseen: Dataset | None = None  # the held-out images, if any
     unseen_probabilities: Array | None = None  # of `unseen`, float32 (M, K), by heads not trained on them
     fold_of: Array | None = None  # int64 (M,), the folds of `unseen`, if any
+    solved: Solved | None = None  # the images as a linear or kernel head was solved on them
 
 
 def fit_head(
@@ -59,7 +65,7 @@ def fit_head(
         InputError: too few training images for the head.
     """
     if recipe.head.kind in ("linear", "kernel"):
-        return _fit_path(features, splits, recipe)
+        return _fit_path(features, splits, recipe, watch)
     if recipe.head.kind == "mlp":
         return _fit_mlp(features, splits, recipe, tensorboard, watch)
     return _fit_centroid(features, splits, recipe)
@@ -73,50 +79,89 @@ def sample_weights(targets: Array, given: Array, class_count: int, *, balanced: 
     return np.asarray(given * (given.sum() / np.count_nonzero(totals) / totals[targets]))
 
 
-def _fit_path(features: Features, splits: Splits, recipe: Recipe) -> Fitted:
-    from threadpoolctl import threadpool_limits
-
-    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
+def _fit_path(features: Features, splits: Splits, recipe: Recipe, watch: Watch) -> Fitted:
     train, validation = splits.train, splits.validation
-    class_count = len(train.classes)
-    targets, weights = _learnt(splits.train, recipe)
-    fold_of = None if len(validation) else folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
+    if not len(validation):
+        _fold_count(train, recipe)  # fail before the work
     choices = {"last": (LAST,), "stages": _stages(features)}
     wanted = list(choices) if recipe.head.features == "auto" else [recipe.head.features]
     if choices["stages"] == choices["last"]:
         wanted = ["last"]
-    fits: dict[str, tuple[LinearFit, Candidate]] = {}
-    for name in wanted:
-        x = features.part(train).matrix(choices[name])
-        held = None
-        if len(validation):
-            held = (features.part(validation).matrix(choices[name]), *_learnt(validation, recipe))
-        with threadpool_limits(blas_threads(len(x), least=LARGE), user_api="blas"):
-            fit = fit_along(
-                x, targets, class_count=class_count, weights=weights, folds=fold_of, validation=held
-            )
-        step = next(s for s in fit.steps if s.strength == fit.strength)
-        candidate = Candidate(name, x.shape[1], fit.strength, step.held_out_loss, step.held_out_accuracy)
-        fits[name] = (fit, candidate)
-    ranked = sorted(fits.values(), key=lambda pair: pair[1].held_out_loss)
-    best, chosen = ranked[0]
+    few, few_held = train, validation
+    if (
+        len(wanted) > 1 and len(train) > PROBED
+    ):  # one choice is made on some images, and its head fitted on all
+        few, few_held = _some(train, recipe), _some(validation, recipe)
+    steps = len(wanted) * STEPS + (STEPS if few is not train else 0)
+    # The limit lies around the threads: each would set it back for the others when it ends.
+    with watch.bar("head", steps) as progress, one_blas_thread():
+
+        def fit(name: str, part: Dataset, held: Dataset) -> tuple[LinearFit, Candidate, Array | None]:
+            return _fit_blocks(features, choices[name], name, part, held, recipe, progress)
+
+        with ThreadPoolExecutor(
+            len(wanted)
+        ) as pool:  # each on one thread but for what is shared out by images
+            fits = list(pool.map(lambda name: fit(name, few, few_held), wanted))
+        fits.sort(key=lambda one: one[1].held_out_loss)
+        best, chosen, fold_of = fits[0]
+        if few is not train:
+            best, chosen, fold_of = fit(chosen.features, train, validation)
     held_out = (
         f"{int(fold_of.max()) + 1}-fold cross-validation" if fold_of is not None else "the validation images"
     )
     return Fitted(
         best.head,
         choices[chosen.features],
-        tuple(c for _, c in ranked),
+        (chosen, *(c for _, c, _ in fits[1:])),
         held_out,
         unseen=validation if fold_of is None else train,
         unseen_probabilities=softmax(best.held_out_logits, best.head.temperature).astype(np.float32),
         fold_of=fold_of,
+        solved=best.solved,
     )
 
 
-def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Path, watch: Watch) -> Fitted:
-    from threadpoolctl import threadpool_limits
+def _fit_blocks(
+    features: Features,
+    blocks: tuple[str, ...],
+    name: str,
+    train: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    progress: Callable[[int], None],
+) -> tuple[LinearFit, Candidate, Array | None]:
+    """A head on some blocks, how good it is, and each image's fold, if there are any."""
+    targets, weights = _learnt(train, recipe)
+    fold_of, held = None, None
+    if len(validation):
+        held = (features.part(validation).rows(blocks), *_learnt(validation, recipe))
+    else:
+        fold_of = folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
+    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
+    fit = fit_along(
+        features.part(train).rows(blocks),
+        targets,
+        class_count=len(train.classes),
+        weights=weights,
+        folds=fold_of,
+        validation=held,
+        progress=progress,
+    )
+    width = sum(b.stop - b.start for b in features.facts.blocks if b.name in blocks)
+    candidate = Candidate(name, width, fit.strength, fit.held_out_loss, fit.held_out_accuracy, len(train))
+    return fit, candidate, fold_of
 
+
+def _some(part: Dataset, recipe: Recipe) -> Dataset:
+    """About `PROBED` images of a part, whole groups, of each class its share."""
+    if len(part) <= PROBED:
+        return part
+    fold_of = folds(part.with_split(None), -(-len(part) // PROBED), seed=recipe.split.seed)
+    return part.select(np.flatnonzero(fold_of == 0))
+
+
+def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Path, watch: Watch) -> Fitted:
     from topwork.storage.tensorboard import scalars
 
     blocks = _one_choice(features, recipe)
@@ -128,7 +173,7 @@ def _fit_mlp(features: Features, splits: Splits, recipe: Recipe, tensorboard: Pa
     held_targets, held_weights = _learnt(validation, recipe)
     targets, weights = _learnt(train, recipe)
     # Products of 32 rows are too small to share: threads cost more by waiting for each other than they save.
-    with threadpool_limits(1, user_api="blas"), scalars(tensorboard) as log:
+    with one_blas_thread(), scalars(tensorboard) as log:
 
         def on_step(step: StepLog) -> None:
             watch.say(f"step {step.step:5d}  loss {step.loss:.4f}  accuracy {step.accuracy:.4f}")

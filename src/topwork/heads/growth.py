@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from topwork.data.split import Splits
 from topwork.evaluation.learning_curve import LearningCurve, fit_curve
-from topwork.features.extract import Features
 from topwork.heads.fit import Fitted
-from topwork.heads.linear import fit_linear
+from topwork.heads.linear import Solved
 
 SHARES = (0.125, 0.25, 0.5)  # of the training images; the full set is known from cross-validation
 REPEATS = 3  # folds in which each share is tried
+STEPS = len(SHARES) * REPEATS  # of the progress, at most
 LEAST = 40  # fewest training images for a curve
 WORTHWHILE = 0.002  # smallest gain in accuracy for which more photos of a class are suggested
 MOST = 2.0  # times as many photos as a class has: the limit of the forecast
@@ -49,17 +49,17 @@ class Growth:
         )
 
 
-def growth(features: Features, splits: Splits, fitted: Fitted) -> Growth | None:
+def growth(fitted: Fitted, progress: Callable[[int], None]) -> Growth | None:
     """Fit heads on parts of the training images and extrapolate; None with too few images or without folds.
 
     The curve is that of `learning_curve.fit_curve`. The penalty is the chosen head's, at all sizes.
     """
     unseen, said, fold_of = fitted.unseen, fitted.unseen_probabilities, fitted.fold_of
-    if unseen is None or said is None or fold_of is None or len(unseen) < LEAST or not fitted.candidates:
+    if unseen is None or said is None or fold_of is None or len(unseen) < LEAST or fitted.solved is None:
         return None
-    targets, weights = unseen.targets(), unseen.weights()
+    targets = unseen.targets()
     wrong = said.argmax(axis=1) != targets
-    points = _points(features.part(unseen).matrix(fitted.blocks), targets, weights, fold_of, fitted)
+    points = _points(fitted.solved, fold_of, progress)
     learnt = round(len(unseen) * (1 - 1 / (int(fold_of.max()) + 1)))
     curve = fit_curve((*points, learnt), (*points.values(), float(wrong.mean())))
     # The curve is meant for all training images, though each fold's head was trained on slightly fewer.
@@ -68,29 +68,23 @@ def growth(features: Features, splits: Splits, fitted: Fitted) -> Growth | None:
     return Growth(curve, name, more, gain)
 
 
-def _points(x: Array, targets: Array, weights: Array, fold_of: Array, fitted: Fitted) -> dict[int, float]:
-    from threadpoolctl import threadpool_limits
-
-    random, classes = np.random.default_rng(0), len(np.unique(targets))
+def _points(solved: Solved, fold_of: Array, progress: Callable[[int], None]) -> dict[int, float]:
+    """The mean error for each mean number of training images; the coordinates are those of all images."""
+    random, targets = np.random.default_rng(0), solved.targets
+    classes = len(np.unique(targets))
     errors: dict[float, list[tuple[int, float]]] = {}
-    with threadpool_limits(1, user_api="blas"):
-        for fold in range(min(REPEATS, int(fold_of.max()) + 1)):
-            held = np.flatnonzero(fold_of == fold)
-            rest = random.permutation(np.flatnonzero(fold_of != fold))
-            for share in SHARES:
-                rows = rest[: max(classes, math.ceil(share * len(rest)))]
-                if len(np.unique(targets[rows])) < 2:
-                    continue
-                fit = fit_linear(
-                    x[rows],
-                    targets[rows],
-                    class_count=int(targets.max()) + 1,
-                    weights=weights[rows],
-                    validation=(x[held], targets[held], weights[held]),
-                    strengths=(fitted.candidates[0].strength,),
-                )
-                error = float((fit.held_out_logits.argmax(axis=1) != targets[held]).mean())
-                errors.setdefault(share, []).append((len(rows), error))
+    for fold in range(min(REPEATS, int(fold_of.max()) + 1)):
+        held = np.flatnonzero(fold_of == fold)
+        rest = random.permutation(np.flatnonzero(fold_of != fold))
+        for share in SHARES:
+            rows = np.sort(rest[: max(classes, math.ceil(share * len(rest)))])
+            progress(1)
+            if len(np.unique(targets[rows])) < 2:
+                continue
+            said = solved.along(rows).logits(solved.images.coordinates[held])
+            errors.setdefault(share, []).append(
+                (len(rows), float((said.argmax(axis=1) != targets[held]).mean()))
+            )
     return {
         round(float(np.mean([n for n, _ in pairs]))): float(np.mean([e for _, e in pairs]))
         for pairs in errors.values()

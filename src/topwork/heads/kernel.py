@@ -10,11 +10,14 @@ as their inner product, and the linear head's path is computed on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from topwork.heads.choose import choose
 from topwork.heads.head import Head, Layer, likeness
-from topwork.heads.linear import LinearFit, choose, fold_affine, moments, standardise
-from topwork.heads.logistic import Array, Basis
+from topwork.heads.images import Array, Images, Rows, eigen, exact_images, images_of, placed
+from topwork.heads.linear import LinearFit, fit_of, fold_affine
 
 DIRECTIONS = 512  # the rest is mostly noise: 512 did better than all on held-out images
 LANDMARKS = 2048
@@ -23,15 +26,16 @@ SMALLEST_LIKENESS = 1e-6  # eigenvalues of K below this share of the largest are
 
 
 def fit_kernel(
-    x: Array,
+    x: Rows,
     targets: Array,
     *,
     class_count: int,
     weights: Array | None = None,
     folds: Array | None = None,
-    validation: tuple[Array, Array, Array] | None = None,
+    validation: tuple[Rows, Array, Array] | None = None,
     strengths: tuple[float, ...] = STRENGTHS,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> LinearFit:
     """Fit along `strengths` and keep the one with the lowest held-out log-loss.
 
@@ -43,51 +47,52 @@ def fit_kernel(
         validation: features, targets and weights of images kept out of training.
         strengths: the values of λ, descending.
         seed: for choosing landmarks, if there are more than 2,048 images.
+        progress: called with the number of strengths that were newly solved or passed over.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    project = _projection(x, weights)
-    y = x @ project.weight + project.bias
+    project, y = _projected(images_of(x, weights))
     chosen_rows = np.arange(len(y))
     if len(y) > LANDMARKS:
         chosen_rows = np.sort(np.random.default_rng(seed).choice(len(y), LANDMARKS, replace=False))
     landmarks = np.ascontiguousarray(y[chosen_rows])
     among = likeness(landmarks, landmarks).astype(np.float64)
-    strengths_of, directions = np.linalg.eigh((among + among.T) / 2)
+    strengths_of, directions = eigen((among + among.T) / 2)
     kept = strengths_of > SMALLEST_LIKENESS * strengths_of[-1]
     whiten = (directions[:, kept] / np.sqrt(strengths_of[kept])).astype(np.float32)
 
     phi = likeness(y, landmarks) @ whiten
     mean = (weights / weights.sum()).astype(np.float32) @ phi
-    if validation is not None:
-        held = likeness(validation[0] @ project.weight + project.bias, landmarks) @ whiten - mean
-        validation = (held, *validation[1:])
+    images = exact_images(phi - mean, weights)
+
+    def place(x: Array) -> Array:
+        near = likeness(x @ project.weight + project.bias, landmarks) @ whiten
+        return images.directions.along(near - mean)
+
     chosen = choose(
-        Basis.of(phi - mean, weights),
+        images,
         targets,
         class_count=class_count,
         weights=weights,
         folds=folds,
-        validation=validation,
+        validation=None if validation is None else (placed(place, validation[0]), *validation[1:]),
         strengths=strengths,
+        progress=progress,
     )
-    weight = whiten.astype(np.float64) @ chosen.weight
-    bias = chosen.bias - mean.astype(np.float64) @ chosen.weight
-    last = Layer(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32))
-    return LinearFit(
-        Head("kernel", (project, last), chosen.temperature, landmarks),
-        chosen.best.strength,
-        chosen.steps,
-        chosen.held_out_logits,
-    )
+    last = images.directions.lift(chosen.whole.u).T
+    weight = whiten.astype(np.float64) @ last
+    bias = chosen.whole.b - mean.astype(np.float64) @ last
+    layer = Layer(np.ascontiguousarray(weight, np.float32), bias.astype(np.float32))
+    head = Head("kernel", (project, layer), chosen.temperature, landmarks)
+    return fit_of(head, chosen, images, targets, class_count, weights, place)
 
 
-def _projection(x: Array, weights: Array) -> Layer:
-    """Features to coordinates in which the mean squared distance of two images is 1."""
-    mean, deviation = moments(x, weights)
-    basis = Basis.of(standardise(x, mean, deviation), weights)
-    strongest = slice(max(0, len(basis.variances) - DIRECTIONS), None)  # in ascending order
-    spread = float(basis.variances[strongest].sum())  # half the mean squared distance of two images
-    chosen = np.eye(len(basis.variances), dtype=np.float32)[strongest] / np.float32(
-        np.sqrt(2 * spread) if spread > 0 else 1
-    )
-    return fold_affine(basis.lift(chosen), np.zeros(len(chosen)), mean, deviation)
+def _projected(images: Images) -> tuple[Layer, Array]:
+    """The map from features to coordinates in which the mean squared distance of two images is 1, and the images."""
+    directions, variances = images.directions, images.spectrum.variances
+    strongest = slice(max(0, len(variances) - DIRECTIONS), None)  # in ascending order
+    spread = float(variances[strongest].sum())  # half the mean squared distance of two images
+    scale = np.float32(np.sqrt(2 * spread) if spread > 0 else 1)
+    chosen = np.eye(len(variances), dtype=np.float32)[strongest] / scale
+    weight = directions.lift(chosen).T
+    project = fold_affine(weight, np.zeros(len(chosen)), directions.mean, directions.deviation)
+    return project, images.coordinates[:, strongest] / scale

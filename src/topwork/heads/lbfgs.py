@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-Vector = np.ndarray[Any, np.dtype[np.float64]]
+Vector = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Objective = Callable[[Vector], tuple[float, Vector]]
 
 SUFFICIENT_DECREASE = 1e-4
@@ -34,7 +34,7 @@ class Minimum:
 def minimise(
     objective: Objective, start: Vector, *, tolerance: float, memory: int = 10, most_steps: int = 1000
 ) -> Minimum:
-    """Minimise `objective` (value and gradient, float64 (M,)) from `start`.
+    """Minimise `objective` (value and gradient, (M,), float64 or float32 as `start`) from `start`.
 
     Ends when a step lowers the value by less than `tolerance` relative to it, when no step lowers it any
     more, or after `most_steps`. For a convex function, every pair of step and gradient change has positive

@@ -1,33 +1,49 @@
 """The linear head: L2-regularised multinomial logistic regression on standardised features.
 
-The strength of the penalty is chosen along a path by the held-out log-loss; `topwork.heads.logistic` describes the
-problem and its solution.
+The strength of the penalty is chosen along a path by the held-out log-loss; `topwork.heads.choose` does that,
+`topwork.heads.logistic` describes the problem and its solution, `topwork.heads.images` what it is solved on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.heads.head import Head, Layer, fit_temperature
-from topwork.heads.logistic import Array, Basis, walk
-
-STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
-PATIENCE = 2  # strengths in a row without a lower held-out loss before the path ends
-WORTHWHILE = 0.005  # a smaller relative reduction does not count as lower
-SMALLEST_DEVIATION = 1e-6  # relative to the largest deviation; a feature that varies less is constant
+from topwork.heads.choose import STEPS, STRENGTHS, Affine, Chosen, Step, choose
+from topwork.heads.head import Head, Layer
+from topwork.heads.images import Array, Images, Rows, exact_images, images_of, placed, standardise
+from topwork.heads.logistic import Path
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One strength of a path: its objective on all training images, and its held-out scores."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """A linear head's problem, to be solved again for other images, at the strength that was chosen."""
 
+    images: Images
+    targets: Array  # int64 (N,)
+    class_count: int
+    weights: Array  # float64 (N,)
     strength: float
-    objective: float
-    held_out_loss: float
-    held_out_accuracy: float
+    whole: Affine  # the solution, for standardised features or, if nothing is lost by them, coordinates
+    place: Callable[[Array], Array]  # what `whole` takes, of raw features
+
+    def along(self, rows: Array) -> Affine:
+        """The solution for some of the images, in the coordinates alone, where there are fewer than features."""
+        z, spectrum = self.images.coordinates[rows], self.images.spectrum
+        path = Path(z, spectrum, self.targets[rows], self.class_count, self.weights[None, rows])
+        path.solve(self.strength)
+        return Affine(path.u[:, 0], path.b[:, 0])
+
+    def again(self, x: Rows, targets: Array, weights: Array) -> Affine:
+        """The solution for other images, starting from this one; for what `place` makes of raw features `x`."""
+        z = placed(self.place, x)
+        spectrum = self.images.features_spectrum or self.images.spectrum
+        start = self.whole.u[:, None].astype(np.float64), self.whole.b[:, None].astype(np.float64)
+        path = Path(z, spectrum, targets, self.class_count, weights[None], start)
+        path.solve(self.strength, most_steps=STEPS)
+        return Affine(path.u[:, 0], path.b[:, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +54,21 @@ class LinearFit:
     strength: float
     steps: tuple[Step, ...]
     held_out_logits: Array  # float32 (M, K): of the validation images or, with folds, out-of-fold
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The best solution of a path."""
-
-    weight: Array  # float32 (D, K)
-    bias: Array  # float (K,)
-    best: Step
-    steps: tuple[Step, ...]  # all
-    held_out_logits: Array
-    temperature: float  # at which the held-out logits fit best
+    held_out_loss: float  # of all of these, weighted
+    held_out_accuracy: float
+    solved: Solved  # the training images as the head was solved on them
 
 
 def fit_linear(
-    x: Array,
+    x: Rows,
     targets: Array,
     *,
     class_count: int,
     weights: Array | None = None,
     folds: Array | None = None,
-    validation: tuple[Array, Array, Array] | None = None,
+    validation: tuple[Rows, Array, Array] | None = None,
     strengths: tuple[float, ...] = STRENGTHS,
+    progress: Callable[[int], None] | None = None,
 ) -> LinearFit:
     """Fit along `strengths` and keep the one with the lowest held-out log-loss.
 
@@ -71,77 +79,53 @@ def fit_linear(
         folds: int64 (N,) from 0, each image's fold, when there is no validation set; two or more.
         validation: features, targets and weights of images kept out of training.
         strengths: the values of λ, descending.
+        progress: called with the number of strengths that were newly solved or passed over.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    mean, deviation = moments(x, weights)
-    if validation is not None:
-        validation = (standardise(validation[0], mean, deviation), *validation[1:])
-    basis = Basis.of(standardise(x, mean, deviation), weights)
+    images = images_of(x, weights)
+    directions = images.directions
+
+    def place(x: Array) -> Array:
+        z = standardise(x, directions.mean, directions.deviation)
+        return z if images.features is not None else directions.along(z)
+
+    held = None if validation is None else (placed(place, validation[0]), *validation[1:])
     chosen = choose(
-        basis,
+        images,
         targets,
         class_count=class_count,
         weights=weights,
         folds=folds,
-        validation=validation,
+        validation=held,
         strengths=strengths,
+        progress=progress,
     )
-    layer = fold_affine(chosen.weight, chosen.bias, mean, deviation)
-    return LinearFit(
-        Head("linear", (layer,), chosen.temperature),
-        chosen.best.strength,
-        chosen.steps,
-        chosen.held_out_logits,
+    u = chosen.whole.u if images.features is not None else directions.lift(chosen.whole.u)
+    layer = fold_affine(u.T, chosen.whole.b, directions.mean, directions.deviation)
+    return fit_of(
+        Head("linear", (layer,), chosen.temperature), chosen, images, targets, class_count, weights, place
     )
 
 
-def choose(
-    basis: Basis,
+def fit_of(
+    head: Head,
+    chosen: Chosen,
+    images: Images,
     targets: Array,
-    *,
     class_count: int,
     weights: Array,
-    folds: Array | None,
-    validation: tuple[Array, Array, Array] | None,
-    strengths: tuple[float, ...],
-) -> Chosen:
-    """Compute the path over features in their basis; stop when the held-out loss no longer falls.
-
-    `validation`: features (scaled as those of the basis), targets and weights; if None, `folds` is used.
-    """
-    problems = weights[None]
-    if validation is not None:
-        held_y, held_w = validation[1:]
-    elif folds is not None:
-        inside = folds[None] == np.arange(folds.max() + 1)[:, None]
-        if folds.min() < 0 or len(inside) < 2 or not (weights * ~inside).any(axis=1).all():
-            raise ValueError("expected two or more folds, numbered from 0, that leave images to learn from")
-        problems = np.concatenate([problems, weights * ~inside])
-        held_y, held_w = targets, weights
-    else:
-        raise ValueError("expected `folds` or `validation` to choose a strength by")
-    best: tuple[Step, Array, Array, Array] | None = None
-    steps: list[Step] = []
-    since = 0
-    for strength, objective, u, b in walk(
-        basis.coordinates, basis.variances, targets, class_count, problems, strengths
-    ):
-        if validation is not None:
-            logits = validation[0] @ basis.lift(u[:, 0]) + b[:, 0].astype(np.float32)
-        else:
-            assert folds is not None
-            logits = _out_of_fold(basis.coordinates, u, b, folds)
-        step = Step(strength, objective, *_score(logits, held_y, held_w))
-        steps.append(step)
-        since = 0 if best is None or _lower(step, best[0], by=WORTHWHILE) else since + 1
-        if best is None or _lower(step, best[0]):
-            best = (step, basis.lift(u[:, 0]), b[:, 0].copy(), logits)
-        if since >= PATIENCE:
-            break
-    assert best is not None
-    # Laplace's rule of smoothing: a few correct images don't prove certainty.
-    temperature = fit_temperature(best[3], held_y, held_w, smoothing=1 / (len(held_y) + 2))
-    return Chosen(best[1], best[2], best[0], tuple(steps), best[3], temperature)
+    place: Callable[[Array], Array],
+) -> LinearFit:
+    """The record of a head whose last layer is `chosen`."""
+    return LinearFit(
+        head,
+        chosen.strength,
+        chosen.steps,
+        chosen.held_out_logits,
+        chosen.held_out_loss,
+        chosen.held_out_accuracy,
+        Solved(images, targets, class_count, weights, chosen.strength, chosen.whole, place),
+    )
 
 
 def solve_path(
@@ -157,49 +141,11 @@ def solve_path(
     Without standardisation or held-out images, for callers that choose by a criterion of their own.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    basis = Basis.of(x, weights)
-    for _, _, u, b in walk(
-        basis.coordinates, basis.variances, targets, class_count, weights[None], strengths
-    ):
-        yield basis.lift(u[:, 0]), b[:, 0].astype(np.float32)
-
-
-def _lower(step: Step, than: Step, *, by: float = 0.0) -> bool:
-    return step.held_out_loss < (1 - by) * than.held_out_loss
-
-
-def _out_of_fold(coordinates: Array, u: Array, b: Array, folds: Array) -> Array:
-    """Out-of-fold logits, float32 (N, K)."""
-    logits = np.empty((coordinates.shape[1], len(u)), np.float32)
-    for fold in range(int(folds.max()) + 1):
-        inside = folds == fold
-        problem = u[:, 1 + fold].astype(np.float32)
-        logits[inside] = (problem @ coordinates[:, inside] + b[:, 1 + fold, None].astype(np.float32)).T
-    return logits
-
-
-def _score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
-    """Weighted mean log-loss and accuracy."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
-    right = logits.argmax(axis=1) == targets
-    return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))
-
-
-def moments(x: Array, weights: Array) -> tuple[Array, Array]:
-    """Each feature's weighted mean and standard deviation; infinity if it is constant, so that it is ignored."""
-    shares = (weights / weights.sum()).astype(np.float32)
-    mean = shares @ x
-    deviation = np.sqrt(shares @ np.square(x - mean))
-    # A large constant appears to vary, by float32 rounding.
-    constant = deviation <= SMALLEST_DEVIATION * np.maximum(deviation.max(), 10 * np.abs(mean))
-    return mean, np.where(constant, np.float32(np.inf), deviation)
-
-
-def standardise(x: Array, mean: Array, deviation: Array) -> Array:
-    z = x - mean
-    z /= deviation
-    return z
+    images = exact_images(x, weights)
+    path = Path(images.coordinates, images.spectrum, targets, class_count, weights[None])
+    for strength in strengths:
+        path.solve(strength)
+        yield images.directions.lift(path.u[:, 0]).T, path.b[:, 0].astype(np.float32)
 
 
 def fold_affine(weight: Array, bias: Array, mean: Array, deviation: Array) -> Layer:

@@ -8,161 +8,171 @@ for one strength λ after another, from strong to weak, each starting from the p
 coordinates makes it fast. With the features' covariance XᵀdX = V diag(s) Vᵀ, the Hessian of the loss is
 close to h_k·diag(s) in V's coordinates, where h_k = Σ w p_k(1 − p_k) is class k's mean curvature (Böhning 1992
 bounds it by ½). Scaling coordinate (j, k) by 1/√(h_k s_j + λ) makes the problem well conditioned, and L-BFGS
-(Liu and Nocedal 1989) then needs a handful of steps for each λ. With fewer images than features, V has only as
-many columns as there are images. All folds of a cross-validation share V and are solved at once: a fold is the
-same problem with the weights of its own images set to zero.
+(Liu and Nocedal 1989) then needs a handful of steps for each λ. The strongest directions are enough for this: along
+the others a mean variance serves. All folds of a cross-validation share V and are
+solved at once: a fold is the same problem with the weights of its own images set to zero.
+
+The loss and its gradient are sums over blocks of images, in a fixed order: blocks are shared out among threads, each
+with one BLAS thread, so that memory stays small, no thread waits for another, and the result is the same to the bit
+whatever the number of threads.
 
 Arrays have the order (classes, problems, images), so that the softmax runs along contiguous rows whatever K is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from topwork.heads.images import Rows, Spectrum
 from topwork.heads.lbfgs import minimise
+from topwork.parallel import core_count, one_blas_thread
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 TOLERANCE = 1e-6  # relative decrease of the objective in one step below which a strength is solved
-MEMORY_BYTES = 1 << 29  # for the probabilities of the problems solved at once
+BLOCK = 256  # images whose coordinates stay in a core's cache between the two products
+SPANS = 16  # sums of blocks, added up in their order
+BLOCK_BYTES = 1 << 26  # for the probabilities of a block
 
 
-def walk(
-    coordinates: Array,
-    variances: Array,
-    targets: Array,
-    class_count: int,
-    problems: Array,
-    strengths: tuple[float, ...],
-) -> Iterator[tuple[float, float, Array, Array]]:
-    """Yield each strength with the first problem's objective, weights u (K, B, R) and biases b (K, B).
+class Sums(NamedTuple):
+    """Of one point, over all images."""
 
-    `coordinates` (R, N); `problems` (B, N): each problem's sample weights.
+    losses: Array  # each problem's mean loss, float64 (B,)
+    gradient_u: Array  # without the penalty, float32 (K, B, R)
+    gradient_b: Array  # float64 (K, B)
+    curvature: Array  # h, float64 (K, B); 0 if it wasn't asked for
+
+
+class Path:
+    """Solutions of several problems over the same images, for one strength after another.
+
+    Args:
+        z: features, centred, float32 (N, D), or rows to be read in parts (see `topwork.heads.images.Rows`).
+        spectrum: of their covariance.
+        targets: int64 (N,) in 0..K-1.
+        class_count: K.
+        problems: sample weights of each problem, float (B, N).
+        start: weights u (K, B, D) and biases b (K, B); None for the class frequencies.
     """
-    per_problem = max(1, MEMORY_BYTES // (4 * 3 * class_count * coordinates.shape[1]))
-    groups = [problems[i : i + per_problem] for i in range(0, len(problems), per_problem)]
-    solvers = [_Solver(coordinates, variances, targets, class_count, group) for group in groups]
-    for strength in strengths:
-        objectives = [solver.solve(strength) for solver in solvers]
-        yield (
-            strength,
-            objectives[0],
-            np.concatenate([solver.u for solver in solvers], axis=1),
-            np.concatenate([solver.b for solver in solvers], axis=1),
-        )
-
-
-class _Solver:
-    """Solves several problems over the same coordinates together, starting each strength from the last solution."""
 
     def __init__(
-        self, coordinates: Array, variances: Array, targets: Array, class_count: int, problems: Array
+        self,
+        z: Rows,
+        spectrum: Spectrum,
+        targets: Array,
+        class_count: int,
+        problems: Array,
+        start: tuple[Array, Array] | None = None,
     ) -> None:
-        self._z = coordinates
-        self._variances = variances
+        self._z = z
+        self._spectrum = spectrum
         self._targets = targets
         self._shares = (problems / problems.sum(axis=1, keepdims=True)).astype(np.float32)  # (B, N)
-        counts = np.zeros((class_count, len(problems)))
-        for k in range(class_count):
-            counts[k] = problems[:, targets == k].sum(axis=1)
-        # Start at the weighted class frequencies, the optimum without features. A class absent from a fold
-        # counts as half an image.
-        prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
-        self.b = prior - prior.mean(axis=0)  # (K, B)
-        self.u = np.zeros((class_count, len(problems), len(coordinates)))  # (K, B, R)
+        if start is None:
+            counts = np.stack([np.bincount(targets, row, minlength=class_count) for row in problems], axis=1)
+            # The weighted class frequencies, the optimum without features. A class absent from a fold counts as
+            # half an image.
+            prior = np.log(np.maximum(counts, 0.5 * problems.max()) / problems.sum(axis=1))
+            start = np.zeros((class_count, len(problems), spectrum.width)), prior - prior.mean(axis=0)
+        # Half the memory traffic where vectors are long; the few steps that are taken there don't need more digits.
+        self._number = np.float64 if spectrum.vectors is None else np.float32
+        self.u: Array = start[0].astype(self._number)  # (K, B, D)
+        self.b: Array = start[1]  # (K, B)
         self._before: tuple[Array, Array] | None = None  # the solution for the previous strength
 
-    def solve(self, strength: float) -> float:
+    def solve(self, strength: float, *, most_steps: int = 1000, tolerance: float | None = None) -> float:
         """Move `u` and `b` to the optimum for this strength; return the first problem's objective there."""
-        p = self._go_on(strength)
-        curvature = np.einsum("kbn,bn->kb", p * (1 - p), self._shares) + 1e-9  # h, (K, B)
-        scale_u = 1 / np.sqrt(curvature[:, :, None] * self._variances + strength)
-        scale_b = 1 / np.sqrt(curvature)
-        n_u = self.u.size
+        with one_blas_thread(), ThreadPoolExecutor(core_count()) as pool:
+            start = self._go_on(strength, pool)
+            curvature = start.curvature + 1e-9
+            scale_b = 1 / np.sqrt(curvature)
+            n_u = self.u.size
+            known, last = [start], (np.zeros(0), start)  # at the first point, and at the last one evaluated
 
-        def objective(v: Array) -> tuple[float, Array]:
-            u, b = v[:n_u].reshape(self.u.shape) * scale_u, v[n_u:].reshape(self.b.shape) * scale_b
-            p, losses = self._probabilities(u, b)
-            images = np.arange(p.shape[2])
-            p[self._targets, :, images] -= (
-                1  # now the gradient with respect to the logits, except for the shares
-            )
-            p *= self._shares
-            gradient_u = (p.reshape(-1, p.shape[2]) @ self._z.T).reshape(u.shape) + strength * u
-            gradient_b = p.sum(axis=2, dtype=np.float64)
-            return self._value(losses, u, strength), np.concatenate(
-                [(gradient_u * scale_u).ravel(), (gradient_b * scale_b).ravel()]
-            )
+            def scaled(u: Array, power: float) -> Array:
+                return self._spectrum.scaled(u.reshape(self.u.shape), curvature, strength, power)
 
-        start = np.concatenate([(self.u / scale_u).ravel(), (self.b / scale_b).ravel()])
-        found = minimise(objective, start, tolerance=TOLERANCE)
-        self.u = found.point[:n_u].reshape(self.u.shape) * scale_u
-        self.b = found.point[n_u:].reshape(self.b.shape) * scale_b
-        _, losses = self._probabilities(self.u, self.b)
-        return float(losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
+            def objective(v: Array) -> tuple[float, Array]:
+                nonlocal last
+                u, b = scaled(v[:n_u], -0.5), v[n_u:].reshape(self.b.shape) * scale_b
+                sums = known.pop() if known else self._sums(u, b, pool)
+                last = (v, sums)
+                gradient_u = scaled(sums.gradient_u + strength * u, -0.5)
+                return _value(sums, u, strength), self._joined(gradient_u, sums.gradient_b * scale_b)
 
-    def _go_on(self, strength: float) -> Array:
-        """Extrapolate the last two solutions if that lowers the objective; return p there."""
+            first = self._joined(scaled(self.u, 0.5), self.b / scale_b)
+            found = minimise(objective, first, tolerance=tolerance or TOLERANCE, most_steps=most_steps)
+            self.u = scaled(found.point[:n_u], -0.5)
+            self.b = found.point[n_u:].reshape(self.b.shape).astype(np.float64) * scale_b
+            point, sums = last
+            if point is not found.point:
+                sums = self._sums(self.u, self.b, pool)
+        return float(sums.losses[0] + strength / 2 * np.vdot(self.u[:, 0], self.u[:, 0]))
+
+    def _joined(self, u: Array, b: Array) -> Array:
+        return np.concatenate([u.ravel(), b.ravel()]).astype(self._number)
+
+    def _go_on(self, strength: float, pool: ThreadPoolExecutor) -> Sums:
+        """Extrapolate the last two solutions if that lowers the objective; return the sums there."""
         here = (self.u, self.b)
-        p, losses = self._probabilities(*here)
+        sums = self._sums(*here, pool, curved=True)
         if self._before is not None:
             there = (2 * self.u - self._before[0], 2 * self.b - self._before[1])
-            p_there, losses_there = self._probabilities(*there)
-            if self._value(losses_there, there[0], strength) < self._value(losses, here[0], strength):
-                (self.u, self.b), p = there, p_there
+            sums_there = self._sums(*there, pool, curved=True)
+            if _value(sums_there, there[0], strength) < _value(sums, here[0], strength):
+                (self.u, self.b), sums = there, sums_there
         self._before = here
-        return p
+        return sums
 
-    @staticmethod
-    def _value(losses: Array, u: Array, strength: float) -> float:
-        return float(losses.sum()) + strength / 2 * float(np.vdot(u, u))
+    def _sums(self, u: Array, b: Array, pool: ThreadPoolExecutor, *, curved: bool = False) -> Sums:
+        """Sum over all images, at weights u (K, B, R) and biases b (K, B)."""
+        k, problems, r = u.shape
+        flat, bias = u.reshape(k * problems, r).astype(np.float32), b[:, :, None].astype(np.float32)
+        n = len(self._z)
+        step = max(16, min(BLOCK, BLOCK_BYTES // (4 * k * problems)))
+        spans = min(SPANS, -(-n // step))
+        edges = [i * n // spans for i in range(spans + 1)]
 
-    def _probabilities(self, u: Array, b: Array) -> tuple[Array, Array]:
-        """p (K, B, N), and each problem's mean loss (B,)."""
-        flat = u.reshape(u.shape[0] * u.shape[1], u.shape[2]).astype(np.float32)  # R is 0 without features
-        p = (flat @ self._z).reshape(*u.shape[:2], -1)
-        p += b[:, :, None].astype(np.float32)
+        def span(start: int, stop: int) -> Sums:
+            edges = range(start, stop, step)
+            return _added(self._block(flat, bias, slice(at, min(at + step, stop)), curved) for at in edges)
+
+        total = _added(pool.map(span, edges[:-1], edges[1:]))
+        return total._replace(gradient_u=total.gradient_u.reshape(u.shape))
+
+    def _block(self, flat: Array, bias: Array, rows: slice, curved: bool) -> Sums:
+        z, targets, shares = self._z[rows], self._targets[rows], self._shares[:, rows]
+        k, problems, _ = bias.shape
+        images = np.arange(len(targets))
+        p = (flat @ z.T).reshape(k, problems, -1)
+        p += bias
         p -= p.max(axis=0)
-        own = p[self._targets, :, np.arange(p.shape[2])]  # (N, B)
+        own = p[targets, :, images]  # (n, B)
         np.exp(p, out=p)
         total = p.sum(axis=0)
         p /= total
-        return p, np.einsum("bn,bn->b", np.log(total) - own.T, self._shares, dtype=np.float64)
+        losses = np.einsum("bn,bn->b", np.log(total) - own.T, shares, dtype=np.float64)
+        curvature = np.zeros((k, problems))
+        if curved:
+            curvature += np.einsum("kbn,bn->kb", p * (1 - p), shares)
+        p[targets, :, images] -= 1  # now the gradient with respect to the logits, except for the shares
+        p *= shares
+        return Sums(losses, p.reshape(k * problems, -1) @ z, p.sum(axis=2, dtype=np.float64), curvature)
 
 
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """Features in their principal directions V (D, R).
+def _added(parts: Iterable[Sums]) -> Sums:
+    parts = iter(parts)
+    total = next(parts)
+    for other in parts:
+        for whole, part in zip(total, other, strict=True):
+            np.add(whole, part, out=whole)
+    return total
 
-    With fewer images than features, V = Aᵀ U s^-½ comes from the images, A = U s^½ Vᵀ, and is never formed: the
-    coordinates are s^½ Uᵀ, each image's divided by its weight's root, and `lift` uses two thin products.
-    """
 
-    coordinates: Array  # the images' features along V, (R, N)
-    variances: Array  # along V, (R,)
-    vectors: Array  # `vectors` @ `mixture` is V
-    mixture: Array | None  # None: the identity
-
-    @classmethod
-    def of(cls, z: Array, weights: Array) -> Basis:
-        root = np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
-        weighted = z * root
-        tall = z.shape[0] >= z.shape[1]
-        gram = weighted.T @ weighted if tall else weighted @ weighted.T
-        variances, directions = np.linalg.eigh(gram)
-        kept = variances > variances[-1] * 1e-6  # the rest is float32 rounding
-        variances, directions = variances[kept], np.ascontiguousarray(directions[:, kept])
-        if tall:
-            return cls(directions.T @ z.T, variances.astype(np.float64), directions, None)
-        deviations = np.sqrt(variances)
-        coordinates = np.ascontiguousarray((directions * deviations / root).T)
-        return cls(coordinates, variances.astype(np.float64), weighted.T, directions / deviations)
-
-    def lift(self, u: Array) -> Array:
-        """Convert weights along V, (K, R), to weights of the features, float32 (D, K)."""
-        thin = u.T.astype(np.float32)
-        return self.vectors @ (thin if self.mixture is None else self.mixture @ thin)
+def _value(sums: Sums, u: Array, strength: float) -> float:
+    return float(sums.losses.sum()) + strength / 2 * float(np.vdot(u, u))

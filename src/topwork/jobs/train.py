@@ -23,6 +23,7 @@ from topwork.errors import InputError, MissingExtra, Stopped
 from topwork.evaluation.evaluate import Evaluation
 from topwork.features.extract import Features, open_store
 from topwork.heads.fit import Fitted, cross_validated, fit_head
+from topwork.heads.growth import STEPS as CURVE_STEPS
 from topwork.heads.growth import growth
 from topwork.jobs.advise import advise_on
 from topwork.jobs.clock import Clock
@@ -135,8 +136,8 @@ def train(
             with clock.time("audit"):
                 audit = audited(checked, classifier, splits, fitted, recipe, problems)
                 leak = leaked(checked, splits, fitted, recipe)
-        with clock.time("curve"):
-            grown = growth(features, splits, fitted)
+        with clock.time("curve"), watch.bar("learning curve", CURVE_STEPS) as progress:
+            grown = growth(fitted, progress)
 
         with clock.time("save"), writing(out):
             out.mkdir(parents=True, exist_ok=True)

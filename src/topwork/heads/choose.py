@@ -1,0 +1,292 @@
+"""Choosing the strength of a penalty: a path along the images' strongest directions, then the best on all features.
+
+Held-out images decide: a validation set, or folds that are each left out in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from topwork.heads.head import fit_temperature
+from topwork.heads.images import Array, Images, Rows, Spectrum, in_blocks
+from topwork.heads.logistic import Path
+
+STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
+PATIENCE = 2  # strengths in a row without a lower held-out loss before the path ends
+WORTHWHILE = 0.005  # a smaller relative reduction does not count as lower
+ENOUGH_HELD_OUT = 3000  # images; the path is computed for as many folds as have these, the others at its end
+MOST_NUMBERS = 1 << 20  # weights of the problems that are solved at once: L-BFGS keeps 20 vectors of them
+STEPS = 10  # most steps on all features at a strength
+STEP_COST = 40_000_000  # operations for each image that the steps at a strength may take
+REFINED_TO = 1e-4  # relative decrease of the objective in one of these steps at which they end
+LEAST_STEPS = 4  # they bring most of what there is to gain
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One strength of a path: its objective on all training images, and its held-out scores.
+
+    With many images, these are those of the first folds alone (see `ENOUGH_HELD_OUT`).
+    """
+
+    strength: float
+    objective: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """Scores of features or coordinates: u (K, R), b (K,)."""
+
+    u: Array
+    b: Array
+
+    def logits(self, z: Array) -> Array:
+        """float32 (N, K) of `z`, float32 (N, R)."""
+        return np.asarray(z @ self.u.T.astype(np.float32) + self.b.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The best solution of a path."""
+
+    whole: Affine  # of all training images: for standardised features, or coordinates that lose nothing
+    strength: float
+    steps: tuple[Step, ...]  # all
+    held_out_logits: Array
+    held_out_loss: float
+    held_out_accuracy: float
+    temperature: float  # at which the held-out logits fit best
+
+
+def choose(
+    images: Images,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array,
+    folds: Array | None,
+    validation: tuple[Array, Array, Array] | None,
+    strengths: tuple[float, ...],
+    progress: Callable[[int], None] | None = None,
+) -> Chosen:
+    """Compute the path along the images' coordinates; stop when the held-out loss no longer falls; refine the best.
+
+    `validation`: features as the problem has them, targets and weights; if None, `folds` is used.
+    """
+    if validation is not None:
+        problems = weights[None]
+        held: _Held = _Validation(*validation)
+    elif folds is not None:
+        inside = folds[None] == np.arange(folds.max() + 1)[:, None]
+        if folds.min() < 0 or len(inside) < 2 or not (weights * ~inside).any(axis=1).all():
+            raise ValueError("expected two or more folds, numbered from 0, that leave images to learn from")
+        problems = np.concatenate([weights[None], weights * ~inside])
+        held = _Folds(folds, targets, weights)
+    else:
+        raise ValueError("expected `folds` or `validation` to choose a strength by")
+    along = None if images.features is None else images.directions.vectors
+    tried = held.enough()  # the problems that the path is computed for
+    solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
+    best: tuple[Step, Array, Array] | None = None
+    steps: list[Step] = []
+    since = 0
+    paths = solver.paths(problems[tried])
+    for strength in strengths:
+        objective, u, b = solver.solved(paths, strength)
+        step = Step(strength, objective, *held.score(images.coordinates, u, b, tried, along))
+        steps.append(step)
+        since = 0 if best is None or _lower(step, best[0], by=WORTHWHILE) else since + 1
+        if best is None or _lower(step, best[0]):
+            best = (step, u, b)
+        if progress is not None:
+            progress(1)
+        if since >= PATIENCE:
+            break
+    assert best is not None
+    step, u, b = best
+    strength = step.strength
+    if len(tried) < len(problems):
+        rest = np.setdiff1d(np.arange(len(problems)), tried)
+        start = u.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
+        _, more_u, more_b = solver.solved(solver.paths(problems[rest], start), strength)
+        order = np.argsort(np.concatenate([tried, rest]))
+        u = np.concatenate([u, more_u], axis=1)[:, order]
+        b = np.concatenate([b, more_b], axis=1)[:, order]
+    if images.features is None:
+        logits = held.logits(images.coordinates, u, b)
+    else:
+        strength, u, b, logits = _refined(images, solver, problems, held, strengths, strength, u, b)
+    if progress is not None:
+        progress(len(strengths) - len(steps))
+    loss, accuracy = score(logits, held.targets, held.weights)
+    # Laplace's rule of smoothing: a few correct images don't prove certainty.
+    smoothing = 1 / (len(held.targets) + 2)
+    temperature = fit_temperature(logits, held.targets, held.weights, smoothing=smoothing)
+    return Chosen(Affine(u[:, 0], b[:, 0]), strength, tuple(steps), logits, loss, accuracy, temperature)
+
+
+def _refined(
+    images: Images,
+    along: _Solver,
+    problems: Array,
+    held: _Held,
+    strengths: tuple[float, ...],
+    strength: float,
+    u: Array,
+    b: Array,
+) -> tuple[float, Array, Array, Array]:
+    """Go on from solutions along the coordinates, on all features.
+
+    Returns a strength, u (K, B, D), b (K, B) and the held-out logits.
+
+    All features bear a weaker penalty than few coordinates do, so weaker ones are tried as long as they do better.
+    The number of steps is limited by what they cost. An early end is no harm: each fold's solution has still seen
+    nothing of what it is held out for.
+    """
+    assert images.features is not None
+    assert images.features_spectrum is not None
+    features, spectrum = images.features, images.features_spectrum
+    solver = _Solver(features, spectrum, along.targets, along.class_count)
+    u = np.stack([images.directions.lift(u[:, i]) for i in range(u.shape[1])], axis=1).astype(np.float64)
+    each = 4 * along.class_count * spectrum.width * len(problems)  # operations of a step, an image
+    steps = max(min(STEPS, STEP_COST // each), LEAST_STEPS)
+    best: tuple[float, float, Array, Array, Array] | None = None
+    for weaker in strengths[strengths.index(strength) :]:
+        paths = solver.paths(problems, (u, b))
+        _, u, b = solver.solved(paths, weaker, most_steps=steps, tolerance=REFINED_TO)
+        logits = held.logits(features, u, b)
+        loss, _ = score(logits, held.targets, held.weights)
+        before = None if best is None else best[0]
+        if before is None or loss < before:
+            best = (loss, weaker, u, b, logits)
+        if before is not None and loss > (1 - WORTHWHILE) * before:
+            break
+    assert best is not None
+    return best[1:]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solver:
+    """Makes paths of problems over the same images, a few problems at a time."""
+
+    z: Rows
+    spectrum: Spectrum
+    targets: Array
+    class_count: int
+
+    def paths(self, problems: Array, start: tuple[Array, Array] | None = None) -> list[Path]:
+        count = max(1, MOST_NUMBERS // (self.class_count * max(1, self.spectrum.width)))
+        made = []
+        for i in range(0, len(problems), count):
+            group, first = problems[i : i + count], None
+            if start is not None:
+                one = start[0].shape[1] == 1
+                first = (
+                    np.repeat(start[0], len(group), axis=1) if one else start[0][:, i : i + count],
+                    np.repeat(start[1], len(group), axis=1) if one else start[1][:, i : i + count],
+                )
+            made.append(Path(self.z, self.spectrum, self.targets, self.class_count, group, first))
+        return made
+
+    @staticmethod
+    def solved(
+        paths: list[Path], strength: float, *, most_steps: int = 1000, tolerance: float | None = None
+    ) -> tuple[float, Array, Array]:
+        """The first problem's objective, all weights (K, B, R) and biases (K, B)."""
+        objectives = [path.solve(strength, most_steps=most_steps, tolerance=tolerance) for path in paths]
+        u = np.concatenate([path.u for path in paths], axis=1)
+        return objectives[0], u, np.concatenate([path.b for path in paths], axis=1)
+
+
+class _Held(Protocol):
+    """Images that are held out, with the problems that have not learnt from them."""
+
+    targets: Array
+    weights: Array
+
+    def enough(self) -> Array:
+        """The problems that suffice to choose by."""
+
+    def score(
+        self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
+    ) -> tuple[float, float]:
+        """Loss and accuracy by these problems' solutions in the coordinates, which lie `along` these directions."""
+
+    def logits(self, z: Rows, u: Array, b: Array) -> Array:
+        """float32 (M, K) by the solutions of all problems, on training images as the problems have them."""
+
+
+class _Validation:
+    """A set of its own; there is one problem."""
+
+    def __init__(self, z: Array, targets: Array, weights: Array) -> None:
+        self._z, self.targets, self.weights = z, targets, weights
+
+    def enough(self) -> Array:
+        return np.arange(1)
+
+    def score(
+        self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
+    ) -> tuple[float, float]:
+        weight = u[:, 0].astype(np.float32)
+        weight = weight if along is None else weight @ along.T
+        return score(Affine(weight, b[:, 0]).logits(self._z), self.targets, self.weights)
+
+    def logits(self, z: Rows, u: Array, b: Array) -> Array:
+        return Affine(u[:, 0], b[:, 0]).logits(self._z)
+
+
+class _Folds:
+    """The training images; problem 0 has learnt from all, problem 1 + f not from fold f."""
+
+    def __init__(self, folds: Array, targets: Array, weights: Array) -> None:
+        self._folds, self.targets, self.weights = folds, targets, weights
+
+    def enough(self) -> Array:
+        sizes = np.cumsum(np.bincount(self._folds))
+        count = min(len(sizes), int(np.searchsorted(sizes, ENOUGH_HELD_OUT)) + 1)
+        return np.arange(0 if count == len(sizes) else 1, count + 1)
+
+    def score(
+        self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
+    ) -> tuple[float, float]:
+        rows = np.flatnonzero(np.isin(self._folds, problems - 1))
+        of_problem = {number: i for i, number in enumerate(problems.tolist())}
+        said = np.empty((len(rows), len(u)), np.float32)
+        for fold in np.unique(self._folds[rows]).tolist():
+            inside = self._folds[rows] == fold
+            i = of_problem[fold + 1]
+            said[inside] = Affine(u[:, i], b[:, i]).logits(coordinates[rows[inside]])
+        return score(said, self.targets[rows], self.weights[rows])
+
+    def logits(self, z: Rows, u: Array, b: Array) -> Array:
+        solutions = [Affine(u[:, i], b[:, i]) for i in range(1, u.shape[1])]
+        every = np.empty((len(self._folds), len(u)), np.float32)
+
+        def fill(rows: Array, block: slice) -> None:
+            folds = self._folds[block]
+            for fold in np.unique(folds).tolist():
+                inside = folds == fold
+                every[block][inside] = solutions[fold].logits(rows[inside])
+
+        for _ in in_blocks(fill, z):
+            pass
+        return every
+
+
+def _lower(step: Step, than: Step, *, by: float = 0.0) -> bool:
+    return step.held_out_loss < (1 - by) * than.held_out_loss
+
+
+def score(logits: Array, targets: Array, weights: Array) -> tuple[float, float]:
+    """Weighted mean log-loss and accuracy."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
+    right = logits.argmax(axis=1) == targets
+    return float(np.average(losses, weights=weights)), float(np.average(right, weights=weights))

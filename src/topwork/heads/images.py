@@ -1,0 +1,292 @@
+"""Images as a head is solved on them: standardised features, and their coordinates along the strongest directions.
+
+With up to `EXACT` images, or `NARROW` features, the coordinates are the features, only turned, and that is all.
+With more, they are the `DIRECTIONS` strongest ones of a sample: a head is solved along them first, which is fast, and
+then on the features themselves from there, which takes few steps (see `topwork.heads.choose`). The features are read
+from the store once; what doesn't fit into `HELD_BYTES` is kept in a temporary file, at half precision.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import IO, Any, Protocol, TypeVar
+
+import numpy as np
+
+from topwork.parallel import core_count, one_blas_thread, stream
+
+EXACT = 2500  # images up to which all directions are used,
+NARROW = 1536  # and features
+DIRECTIONS = 512  # with more
+SAMPLE = 1024  # images that the directions are found from, with more
+HELD_BYTES = 1 << 28  # of features in memory
+MOST_NUMBERS = 1 << 27  # of all coordinates, half a gigabyte; with more images there are fewer directions
+ROWS_AT_ONCE = 512  # images whose features are read at once, for each core
+SMALLEST_DEVIATION = 1e-6  # relative to the largest deviation; a feature that varies less is constant
+SMALLEST_VARIANCE = 1e-6  # relative to the largest; less is float32 rounding
+LARGEST_HALF, USUAL_HALF = 60_000.0, 1000.0  # of numbers at half precision, and of those of the first images
+
+Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """Features of images: an array, float32 (N, D), or whatever can be read in parts like one."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def __getitem__(self, rows: Any, /) -> Array:
+        """The features of some images, float32 (n, D), by a slice or by int64 (n,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """What is known of the covariance of features: its strongest directions, and the mean variance along the rest.
+
+    Without `vectors`, the features are coordinates along the directions, and there is no rest.
+    """
+
+    variances: Array  # float64 (R,)
+    vectors: Array | None = None  # float32 (D, R), orthonormal
+    rest: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """The number of features, D."""
+        return len(self.variances) if self.vectors is None else len(self.vectors)
+
+    def scaled(self, u: Array, curvature: Array, strength: float, power: float) -> Array:
+        """Weights u (K, B, D) times (h · covariance + λ) to a power, for curvatures h (K, B)."""
+        along = (curvature[:, :, None] * self.variances + strength) ** power  # (K, B, R)
+        if self.vectors is None:
+            return np.asarray(u * along)
+        rest = ((curvature * self.rest + strength) ** power)[:, :, None].astype(np.float32)
+        flat = np.asarray(u, np.float32).reshape(-1, u.shape[2])
+        inside = (flat @ self.vectors).reshape(along.shape) * (along - rest)
+        turned = (inside.reshape(-1, along.shape[2]).astype(np.float32) @ self.vectors.T).reshape(u.shape)
+        turned += u * rest
+        return np.asarray(turned)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Directions:
+    """An affine map from features to coordinates, x ↦ ((x − mean) / deviation) V.
+
+    With fewer images than features, V = Zᵀ U s^-½ is kept as two thin products.
+    """
+
+    mean: Array  # float32 (D,)
+    deviation: Array  # float32 (D,); infinity where a feature is constant
+    vectors: Array  # `vectors` @ `mixture` is V, (D, R)
+    mixture: Array | None = None  # None: the identity
+
+    def coordinates(self, x: Array) -> Array:
+        """Features, float32 (n, D), along the directions, float32 (n, R)."""
+        return self.along(standardise(x, self.mean, self.deviation))
+
+    def along(self, z: Array) -> Array:
+        """The same for features that are standardised already."""
+        inside = z @ self.vectors
+        return np.asarray(inside if self.mixture is None else inside @ self.mixture)
+
+    def lift(self, u: Array) -> Array:
+        """Weights along the directions, (K, R), as weights of the standardised features, float32 (K, D)."""
+        thin = np.asarray(u, np.float32)
+        return np.asarray((thin if self.mixture is None else thin @ self.mixture.T) @ self.vectors.T)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Training images, ready for solving heads on them."""
+
+    directions: Directions
+    coordinates: Array  # float32 (N, R)
+    spectrum: Spectrum  # of the coordinates
+    features: Rows | None  # standardised, float32 (N, D); None if the coordinates lose nothing
+    features_spectrum: Spectrum | None  # of these
+
+
+def images_of(x: Rows, weights: Array) -> Images:
+    """Training images' features, read once.
+
+    Args:
+        x: float32 (N, D).
+        weights: float (N,), positive.
+    """
+    n, width = len(x), x[:1].shape[1]
+    if n <= EXACT:
+        every = x[:]
+        mean, deviation = moments(every, weights)
+        return _exact(standardise(every, mean, deviation), weights, mean, deviation)
+    rows, mean, deviation = _held(x, weights, width)
+    if width <= NARROW:
+        return _exact(rows[:], weights, mean, deviation)
+    sample = rows[np.sort(np.random.default_rng(0).choice(n, SAMPLE, replace=False))]
+    part = _exact(sample, np.ones(SAMPLE), mean, deviation)
+    count = min(DIRECTIONS, max(1, MOST_NUMBERS // n), len(part.spectrum.variances))
+    strongest = np.eye(len(part.spectrum.variances), dtype=np.float32)[-count:]
+    vectors = np.ascontiguousarray(part.directions.lift(strongest).T)
+    directions = Directions(mean, deviation, vectors)
+    coordinates = np.empty((n, count), np.float32)
+    shares = (weights / weights.sum()).astype(np.float32)
+    variances = np.zeros(count)
+    for block, found in in_blocks(lambda z, _: directions.along(z), rows):
+        coordinates[block] = found
+        variances += shares[block] @ np.square(found)
+    varying = int(np.isfinite(deviation).sum())  # each with a variance of 1
+    rest = max(0.0, varying - float(variances.sum())) / max(1, min(n, varying) - count)
+    return Images(directions, coordinates, Spectrum(variances), rows, Spectrum(variances, vectors, rest))
+
+
+def exact_images(z: Array, weights: Array) -> Images:
+    """The same for features, float32 (N, D), that are left as they are, along all their directions."""
+    return _exact(z, weights, np.zeros(z.shape[1], np.float32), np.ones(z.shape[1], np.float32))
+
+
+def _exact(z: Array, weights: Array, mean: Array, deviation: Array) -> Images:
+    root = np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+    weighted = z * root
+    tall = z.shape[0] >= z.shape[1]
+    variances, vectors = eigen(gram(weighted.T if tall else weighted))
+    kept = variances > variances[-1] * SMALLEST_VARIANCE
+    variances, vectors = variances[kept], np.ascontiguousarray(vectors[:, kept])
+    if tall:
+        directions, coordinates = Directions(mean, deviation, vectors), z @ vectors
+    else:
+        deviations = np.sqrt(variances)
+        directions = Directions(mean, deviation, weighted.T, vectors / deviations)
+        coordinates = vectors * deviations / root
+    spectrum = Spectrum(variances.astype(np.float64))
+    return Images(directions, np.ascontiguousarray(coordinates), spectrum, None, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standardised:
+    """Rows of another, standardised when they are read."""
+
+    rows: Rows
+    mean: Array
+    deviation: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return standardise(self.rows[rows], self.mean, self.deviation)
+
+
+class _File:
+    """Rows in a temporary file at half precision, each feature on a scale of its own; it is gone with the object."""
+
+    def __init__(self, count: int, scale: Array) -> None:
+        self._count, self._scale = count, scale
+        self._row = len(scale) * 2  # bytes
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="topwork-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def write(self, block: slice, x: Array) -> None:
+        self._file.seek(block.start * self._row)
+        half = np.clip(x / self._scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+        self._file.write(half.tobytes())
+
+    def __getitem__(self, rows: Any) -> Array:
+        if not isinstance(rows, slice):
+            return np.concatenate([self[row : row + 1] for row in rows.tolist()])
+        self._file.flush()
+        start, stop, _ = rows.indices(self._count)
+        # Any thread may read.
+        data = os.pread(self._file.fileno(), (stop - start) * self._row, start * self._row)
+        x = np.frombuffer(data, np.float16).astype(np.float32).reshape(stop - start, -1)
+        x *= self._scale
+        return x
+
+
+def _held(x: Rows, weights: Array, width: int) -> tuple[Rows, Array, Array]:
+    """The rows, standardised, to be read again and again, and their weighted moments."""
+    n = len(x)
+    if n * width * 4 <= HELD_BYTES:
+        every = x[:]
+        mean, deviation = moments(every, weights)
+        return standardise(every, mean, deviation), mean, deviation
+    shares = weights / weights.sum()
+    largest = np.abs(x[:ROWS_AT_ONCE]).max(axis=0)
+    file = _File(n, np.where(largest > 0, largest, 1).astype(np.float32) / USUAL_HALF)
+    total, square = np.zeros(width), np.zeros(width)
+    for block, rows in in_blocks(lambda rows, _: rows, x):
+        file.write(block, rows)
+        total += shares[block] @ rows
+        square += shares[block] @ np.square(rows, dtype=np.float64)
+    mean, deviation = _moments(total, np.sqrt(np.maximum(square - total**2, 0)))
+    return Standardised(file, mean, deviation), mean, deviation
+
+
+def in_blocks(work: Callable[[Array, slice], T], x: Rows) -> Iterator[tuple[slice, T]]:
+    """`work` on the features of one block of images after another, and where they are, on all cores, in order."""
+
+    def one(block: slice) -> tuple[slice, T]:
+        return block, work(x[block], block)
+
+    with one_blas_thread(), closing(stream(one, blocks(len(x)), workers=core_count())) as results:
+        yield from results
+
+
+def placed(place: Callable[[Array], Array], x: Rows) -> Array:
+    """All of `x` as `place` has it, float32 (N, R)."""
+    parts = [part for _, part in in_blocks(lambda rows, _: place(rows), x)]
+    return np.concatenate(parts) if parts else place(x[:])
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Consecutive slices of `count` images."""
+    return (slice(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE))
+
+
+def gram(rows: Array) -> Array:
+    """`rows @ rows.T`, float32 (N, N), on all cores: the same to the bit whatever their number."""
+    product = np.empty((len(rows), len(rows)), np.float32)
+
+    def lower(block: slice) -> None:
+        product[block, : block.stop] = rows[block] @ rows[: block.stop].T
+
+    with one_blas_thread(), closing(stream(lower, blocks(len(rows)), workers=core_count())) as done:
+        for _ in done:
+            pass
+    for block in blocks(len(rows)):
+        product[: block.start, block] = product[block, : block.start].T
+    return product
+
+
+def eigen(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix; on one thread, so the same to the bit."""
+    with one_blas_thread():
+        values, vectors = np.linalg.eigh(matrix)
+    return values, vectors
+
+
+def moments(x: Array, weights: Array) -> tuple[Array, Array]:
+    """Each feature's weighted mean and standard deviation; infinity if it is constant, so that it is ignored."""
+    shares = (weights / weights.sum()).astype(np.float32)
+    mean = shares @ x
+    return _moments(mean, np.sqrt(shares @ np.square(x - mean)))
+
+
+def _moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
+    # A large constant appears to vary, by float32 rounding.
+    constant = deviation <= SMALLEST_DEVIATION * np.maximum(deviation.max(), 10 * np.abs(mean))
+    return mean.astype(np.float32), np.where(constant, np.inf, deviation).astype(np.float32)
+
+
+def standardise(x: Array, mean: Array, deviation: Array) -> Array:
+    """(x − mean) / deviation."""
+    z = x - mean
+    z /= deviation
+    return z
