@@ -187,7 +187,7 @@ def test_photos_that_are_elsewhere_or_not_the_same(
     report = json.loads((run / REPORT).read_text(encoding="utf-8"))
     report["source"] = None
     (run / REPORT).write_text(json.dumps(report), encoding="utf-8")
-    with pytest.raises(InputError, match="doesn't record where its photos are; give them: topwork finetune"):
+    with pytest.raises(InputError, match="doesn't record where its photos are; name them: topwork finetune"):
         finetune(run, recipe=QUICK)
     (run / REPORT).write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="expected a file that `topwork train` wrote; it has been changed"):

@@ -43,9 +43,7 @@ class Parity:
     ties: int  # pictures with different classes that are about equally probable for the run
     gap: float  # largest difference of a probability
     mean_gap: float  # mean over pictures of the largest difference of a probability
-    novelty_gap: (
-        float | None
-    )  # largest |difference of novelty| / max(novelty, 1); None without it  # largest difference of the novelty, relative to max(novelty, 1); None without it
+    novelty_gap: float | None  # largest difference of novelty, relative to max(novelty, 1)
     rejection: float | None  # share with the same "none of these"; scores close to 1 count as the same
     accuracy: float  # of the run, 0 to 1
     accuracy_exported: float  # of the file, 0 to 1
