@@ -31,7 +31,7 @@ from topwork.jobs.advise import advise
 from topwork.jobs.finetune import finetune
 from topwork.jobs.train import train
 from topwork.recipe import BackboneRecipe, FinetuneRecipe, Recipe
-from topwork.tuning.advice.advice import predict
+from topwork.tuning.advice.advice import advice_from
 from topwork.tuning.advice.evidence import Evidence, Probe
 from topwork.tuning.advice.forecast import Rule, Signals, signals
 
@@ -204,7 +204,7 @@ def predicted(row: Row, rule: Rule | None = None) -> Any:
     """The advice that the row's evidence gives under a rule; None: under the one that goes with its minutes."""
     tuning = FinetuneRecipe(minutes=row.get("budget", FinetuneRecipe().minutes))
     head_s = max(0.0, 60 * row["head_minutes"] - row["evidence"]["images"] / row["images_a_second"])
-    return predict(evidence_of(row), row["images_a_second"], tuning=tuning, head_s=head_s, rule=rule)
+    return advice_from(evidence_of(row), row["images_a_second"], tuning=tuning, head_s=head_s, rule=rule)
 
 
 def evidence_of(row: Row) -> Evidence:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from topwork.checks import copies as duplicates
+from topwork.checks import search
 from topwork.checks.copies import NEIGHBOURS, confirmed_pairs, duplicate_groups
 from topwork.checks.looks import LOOKED_PX, MEASURES, THUMBNAIL_PX, measured, unpacked
 from topwork.images.decode import decode, size_of
@@ -137,7 +138,7 @@ def test_blocks_change_nothing(originals: list[bytes], monkeypatch: pytest.Monke
     thumbnails = looks_of([*originals, *(change(scene(i)) for change in CHANGES.values() for i in (1, 2))])
     features = np.random.default_rng(0).normal(size=(len(thumbnails), 8)).astype(np.float32)
     whole = list(confirmed_pairs(features, thumbnails))
-    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(search, "ROWS_AT_ONCE", 7)
     monkeypatch.setattr(duplicates, "AT_ONCE", 3)
     parts = list(confirmed_pairs(features, thumbnails))
     assert [pair[:2] for pair in parts] == [pair[:2] for pair in whole]
@@ -149,7 +150,7 @@ def test_candidates_are_the_nearest_of_all(least: float) -> None:
     """Against a full sort: where many are near enough, where few are, and where none is."""
     rows = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found = {(a, b) for part in duplicates._neighbours(rows, rows, least) for a, b in part.tolist()}
+    found = {(a, b) for part in search.neighbours(rows, rows, least, NEIGHBOURS) for a, b in part.tolist()}
     likeness = rows @ rows.T
     nearest = np.argsort(-likeness, axis=1)[:, : NEIGHBOURS + 1]
     assert found == {(a, b) for a in range(300) for b in nearest[a].tolist() if likeness[a, b] >= least}

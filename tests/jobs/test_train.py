@@ -268,7 +268,7 @@ def test_what_was_learned_from_needs_the_list(run: Run, tmp_path: Path) -> None:
     ):
         trained_on(tmp_path)
     (tmp_path / SPLITS).write_text("id,split\na,train\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"it can't be read \('label'\); copy the run's folder"):
+    with pytest.raises(InputError, match=r"it can't be read \('label'\); copy the complete run folder"):
         trained_on(tmp_path)
 
 

@@ -8,16 +8,18 @@ of a solar cell, the white background of a product photo) is removed first; othe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from topwork.checks.registration import CONFIRMED, ENOUGH, ROUGH_PX, STEPS, Common, registered, shrunk, unit
+from topwork.checks.registration import CONFIRMED, ROUGH_PX, STEPS, Common, registered, shrunk
+from topwork.checks.search import blocks_of, compact, neighbours
+from topwork.heads.images import Rows
 from topwork.images.decode import DECODER
-from topwork.parallel import core_count, stream
+from topwork.parallel import core_count, one_blas_thread, stream
 from topwork.storage.results import remembered
 
 NEIGHBOURS = 6  # candidates per picture, by features and by thumbnails
@@ -25,8 +27,9 @@ NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # smallest similarity of a candidate
 ROUGHLY = 0.35  # smallest correlation of a candidate at 12 px
 FLAT = 4.0  # contrast (of 255) below which a picture has nothing to compare
 LEARNT_FROM = 1000  # pictures from which the common part is estimated
-AT_ONCE, ROWS_AT_ONCE = 256, 1024
-METHOD = 2  # increase it whenever the results may change, so that cached results are not reused
+SEARCHED = 0.6  # share of the progress for finding candidates
+AT_ONCE = 256  # pairs
+METHOD = 3  # increase it whenever the results may change, so that cached results are not reused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,16 +44,23 @@ class Group:
 
 
 def duplicate_groups(
-    keys: tuple[bytes, ...], features: Array, thumbnails: Array, *, of: str | None = None
+    keys: tuple[bytes, ...],
+    features: Rows,
+    thumbnails: Array,
+    *,
+    of: str | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Group, ...]:
     """Groups of two or more pictures, ordered by their first row.
 
     Args:
         keys: the SHA-256 of each image's bytes.
-        features: float32 (N, D), of a network.
-        of: that network's fingerprint; with it, the results are cached.
+        features: float32 (N, D), of a network; an array, or stored rows.
         thumbnails: uint8 (N, 48, 48, 3).
+        of: that network's fingerprint; with it, the results are cached.
+        progress: called with the number of pictures that were newly compared; in the end it is all.
     """
+    told = _Told(progress, len(keys))
     first: dict[bytes, int] = {}
     own = np.array([first.setdefault(key, row) for row, key in enumerate(keys)])
     rows = np.flatnonzero(own == np.arange(len(own)))  # one row per distinct file
@@ -59,12 +69,13 @@ def duplicate_groups(
         joined.join(row, same, 1.0)
 
     def confirmed() -> dict[str, Array]:
-        pairs = list(confirmed_pairs(features[rows], thumbnails[rows]))
+        pairs = list(confirmed_pairs(_Chosen(features, rows), thumbnails[rows], told))
         a, b, likeness = zip(*pairs, strict=True) if pairs else ((), (), ())
         return {"a": np.array(a, int), "b": np.array(b, int), "likeness": np.array(likeness, float)}
 
     parts: tuple[bytes | str, ...] = (f"{METHOD} {DECODER} {of}", *(keys[row] for row in rows))
     found = confirmed() if of is None else remembered("copies", parts, confirmed)
+    told.share(1.0)
     for a, b, likeness in zip(*(found[name].tolist() for name in ("a", "b", "likeness")), strict=True):
         joined.join(int(rows[a]), int(rows[b]), likeness)
     return tuple(
@@ -73,15 +84,16 @@ def duplicate_groups(
     )
 
 
-def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, int, float]]:
+def confirmed_pairs(
+    features: Rows, thumbnails: Array, told: _Told | None = None
+) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows that show the same picture, and their correlation."""
-    from threadpoolctl import threadpool_limits
-
-    flat = np.concatenate([_flat(thumbnails[block]) for block in _blocks(len(thumbnails))])
+    told = told or _Told(lambda done: None, len(thumbnails))
+    flat = np.concatenate([_flat(thumbnails[block]) for block in blocks_of(len(thumbnails))])
     typical = np.flatnonzero(~flat)
     typical = typical[:: max(1, len(typical) // LEARNT_FROM)]
     sizes = {side: Common.of(shrunk(thumbnails[typical], side)) for side in (ROUGH_PX, *STEPS)}
-    pairs = _candidates(features, thumbnails, sizes[ROUGH_PX], flat)
+    pairs = _candidates(features, thumbnails, sizes[ROUGH_PX], flat, told)
 
     def confirm(block: Array) -> list[tuple[int, int, float]]:
         a, b, mirror = block.T
@@ -92,60 +104,45 @@ def confirmed_pairs(features: Array, thumbnails: Array) -> Iterator[tuple[int, i
 
     blocks = (pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE))
     # Blocks in parallel, each on one thread: more threads slow small products down, on a busy machine many times.
-    with (
-        threadpool_limits(1, user_api="blas"),
-        closing(stream(confirm, blocks, workers=core_count())) as found,
-    ):
-        for confirmed in found:
+    with one_blas_thread(), closing(stream(confirm, blocks, workers=core_count())) as found:
+        for number, confirmed in enumerate(found, 1):
+            told.share(SEARCHED + (1 - SEARCHED) * min(1.0, number * AT_ONCE / len(pairs)))
             yield from confirmed
 
 
-def _candidates(features: Array, thumbnails: Array, rough: Common, flat: Array) -> Array:
+def _candidates(features: Rows, thumbnails: Array, rough: Common, flat: Array, told: _Told) -> Array:
     """Pairs of rows to confirm, in order, and whether to mirror one, int64 (P, 3)."""
-    by_features = unit(features - features.mean(axis=0) if len(features) >= ENOUGH else features)
+    by_features = compact(features)
     # Only this size is held for all pictures at once (1.7 kB each); larger ones are made for each block of pairs.
-    small = [shrunk(thumbnails[block], ROUGH_PX) for block in _blocks(len(thumbnails))]
+    small = [shrunk(thumbnails[block], ROUGH_PX) for block in blocks_of(len(thumbnails))]
     own = np.concatenate([rough.residual(part) for part in small])
     mirrored = np.concatenate([rough.residual(part[:, :, ::-1]) for part in small])
-    found = np.concatenate(
-        [
-            near
-            for queries, index, least in (
-                (by_features, by_features, NEAR_FEATURES),
-                (own, own, NEAR_THUMBNAILS),
-                (mirrored, own, NEAR_THUMBNAILS),
-            )
-            for near in _neighbours(queries, index, least)
-        ]
-    )
+    del small
+    pairs: list[Array] = []
+    for done, (queries, index, least) in enumerate(
+        (
+            (by_features, by_features, NEAR_FEATURES),
+            (own, own, NEAR_THUMBNAILS),
+            (mirrored, own, NEAR_THUMBNAILS),
+        ),
+        1,
+    ):
+        pairs += neighbours(queries, index, least, NEIGHBOURS)
+        told.share(SEARCHED * done / 3)
+    found = np.concatenate(pairs)
     found = found[(found[:, 0] != found[:, 1]) & ~flat[found].any(axis=1)]
     a, b = np.unique(np.sort(found, axis=1), axis=0).T
     upright, turned = _alike(own, own, a, b), _alike(mirrored, own, a, b)
-    pairs = np.stack([a, b, turned > upright], axis=1)
-    return np.asarray(pairs[np.maximum(upright, turned) >= ROUGHLY])
+    pairs_of = np.stack([a, b, turned > upright], axis=1)
+    return np.asarray(pairs_of[np.maximum(upright, turned) >= ROUGHLY])
 
 
 def _alike(one: Array, other: Array, a: Array, b: Array) -> Array:
     """The dot products of rows `a` of one and rows `b` of the other, (P,)."""
     likeness = np.empty(len(a), np.float32)
-    for block in _blocks(len(a)):
+    for block in blocks_of(len(a)):
         likeness[block] = np.einsum("pd,pd->p", one[a[block]], other[b[block]])
     return likeness
-
-
-def _neighbours(queries: Array, index: Array, least: float) -> Iterator[Array]:
-    """Rows of `queries` and their nearest rows of `index`, int64 (P, 2) at a time."""
-    count = min(NEIGHBOURS + 1, len(index))
-    for block in _blocks(len(queries)):
-        likeness = queries[block] @ index.T
-        near = likeness >= least
-        # Only a few rows have more neighbours than `count`, so only those are partitioned.
-        many = np.flatnonzero(np.count_nonzero(near, axis=1) > count)
-        nearest = np.argpartition(-likeness[many], count - 1, axis=1)[:, :count]
-        near[many] = False
-        near[many[:, None], nearest] = True
-        rows, places = np.nonzero(near)
-        yield np.stack([block.start + rows, places], axis=1)
 
 
 def _flat(thumbnails: Array) -> Array:
@@ -153,8 +150,31 @@ def _flat(thumbnails: Array) -> Array:
     return np.asarray(thumbnails.astype(np.float32).mean(axis=-1).std(axis=(1, 2)) < FLAT)
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """Some rows of others."""
+
+    features: Rows
+    rows: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return self.features[self.rows[rows]]
+
+
+class _Told:
+    """Progress in shares, told in whole pictures."""
+
+    def __init__(self, progress: Callable[[int], None], count: int) -> None:
+        self._progress, self._count, self._done = progress, count, 0
+
+    def share(self, share: float) -> None:
+        done = round(share * self._count)
+        if done > self._done:
+            self._progress(done - self._done)
+            self._done = done
 
 
 class _Joined:

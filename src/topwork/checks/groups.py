@@ -10,9 +10,10 @@ import numpy as np
 
 from topwork.backbones.backbone import LAST
 from topwork.checks.copies import Group, duplicate_groups
-from topwork.checks.looks import Looks, look_at
+from topwork.checks.looks import Looks, looks_of
 from topwork.data.groups import joined
 from topwork.features.extract import Features
+from topwork.features.store import Store
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,17 +28,27 @@ class Checked:
     before: Features  # without this grouping
 
 
-def check(features: Features, progress: Callable[[int], None]) -> Checked:
-    """Measure the pictures and group near-duplicates."""
-    looks = look_at(features.dataset, features.keys, progress=progress)
-    groups = copies(features, looks)
+def check(features: Features, store: Store, progress: Callable[[int], None]) -> Checked:
+    """Group near-duplicates.
+
+    Args:
+        features: of the pictures.
+        store: their measurements, made with the features.
+        progress: called with the number of pictures that were newly compared with the others.
+    """
+    looks = looks_of(store, features.dataset, features.keys)
+    groups = copies(features, looks, progress)
     return Checked(keep_together(features, groups), looks, groups, features)
 
 
-def copies(features: Features, looks: Looks) -> tuple[Group, ...]:
+def copies(features: Features, looks: Looks, progress: Callable[[int], None]) -> tuple[Group, ...]:
     """The groups of near-duplicates."""
     return duplicate_groups(
-        features.keys, features.matrix((LAST,)), looks.thumbnails, of=features.store.fingerprint
+        features.keys,
+        features.rows((LAST,)),
+        looks.thumbnails,
+        of=features.store.fingerprint,
+        progress=progress,
     )
 
 

@@ -15,7 +15,6 @@ from topwork.checks.groups import Checked
 from topwork.checks.labels import doubted_labels
 from topwork.checks.looks import Looks
 from topwork.checks.oddities import Oddity, odd_pictures, outliers
-from topwork.classifiers.classifier import Classifier
 from topwork.data.dataset import Dataset, Problem
 from topwork.data.groups import group_numbers, joined
 from topwork.data.split import Splits, folds
@@ -108,7 +107,7 @@ def inspect(
     numbers = np.array(group_numbers(joined(dataset, [group.rows for group in groups])))
     odd = list(odd_pictures(looks))
     told = {oddity.row for oddity in odd}
-    odd += [o for o in outliers(features.matrix((LAST,)), numbers) if o.row not in told]
+    odd += [o for o in outliers(features.rows((LAST,)), numbers) if o.row not in told]
     found += [_odd(dataset, oddity) for oddity in odd]
     found += _small(dataset)
     place = {name: i for i, name in enumerate(KINDS)}
@@ -160,24 +159,27 @@ def _small(dataset: Dataset) -> Iterator[Finding]:
 
 def audited(
     checked: Checked,
-    classifier: Classifier,
+    said: Array,
     splits: Splits,
     fitted: Fitted,
     recipe: Recipe,
     problems: tuple[Problem, ...],
 ) -> Audit:
-    """The audit of a training's images, from results that the training has already computed."""
+    """The audit of a training's images, from results that the training has already computed.
+
+    `said`: the classifier's probabilities for all images, float (N, K).
+    """
     features = checked.features
+    dataset = features.dataset
     if fitted.fold_of is not None and fitted.unseen_probabilities is not None:
-        # The classifier was not trained on the test images; for the training images, take out-of-fold probabilities.
-        seen = classifier.probabilities(features.matrix(classifier.blocks)).astype(np.float64)
-        rows = {e.id: i for i, e in enumerate(features.dataset)}
+        # The classifier was not trained on the test images; the training images have out-of-fold probabilities.
+        seen = said.astype(np.float64)
+        rows = {e.id: i for i, e in enumerate(dataset)}
         seen[[rows[e.id] for e in splits.train]] = fitted.unseen_probabilities
-    elif len(features.dataset) >= LEAST:
+    elif len(dataset) >= LEAST:
         seen = unseen_probabilities(features, recipe)
     else:  # too few for folds: every label is trusted
-        seen = np.eye(len(classifier.classes))[features.dataset.targets()]
+        seen = np.eye(len(dataset.classes))[dataset.targets()]
     findings = inspect(features, checked.looks, checked.groups, seen, problems)
-    dataset = features.dataset
     together = tuple(tuple(dataset[row].id for row in group.rows) for group in checked.groups)
     return Audit(dataset.name, len(dataset), dataset.class_counts(), findings, together, {})

@@ -1,29 +1,29 @@
 """Measurements of pictures without a network: thumbnail, size, brightness, contrast, sharpness.
 
-They are computed once and stored under the SHA-256 of the picture's bytes, like features.
+They are computed with the features, from the same decoding, and stored like them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from topwork.data.dataset import Dataset, Example
-from topwork.errors import ImageError, TopworkError
+from topwork.data.dataset import Dataset
+from topwork.errors import TopworkError
+from topwork.features.extract import Beside
 from topwork.features.store import Store
-from topwork.images.decode import DECODER, decode, size_of
-from topwork.parallel import core_count, stream
+from topwork.images.decode import DECODER, Picture, decode
 
 LOOKED_PX = 192  # the side at which pictures are measured; four times the thumbnail's
 THUMBNAIL_PX = 48
 MEASURES = 6  # width, height, dark, bright, contrast, sharpness
 WIDTH = THUMBNAIL_PX * THUMBNAIL_PX + MEASURES
-BATCH = 256  # looks stored in one transaction
+BATCH = 256  # read at once
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,39 +44,49 @@ class Looks:
         return len(self.thumbnails)
 
 
-def look_at(
-    dataset: Dataset, keys: tuple[bytes, ...], *, progress: Callable[[int], None] | None = None
-) -> Looks:
-    """Measure every picture of a dataset; stored measurements are reused.
+@contextmanager
+def measuring() -> Iterator[Beside]:
+    """Measure each picture while its features are extracted; the store is open while the block runs."""
+    settings = f"topwork.looks 2 {DECODER} {LOOKED_PX} {THUMBNAIL_PX}"
+    fingerprint = hashlib.sha256(settings.encode()).hexdigest()
+    with Store.open(fingerprint, WIDTH, about=f"thumbnails of {THUMBNAIL_PX} px") as store:
+        yield Beside(store, _measured)
+
+
+def looks_of(store: Store, dataset: Dataset, keys: tuple[bytes, ...]) -> Looks:
+    """The measurements of every picture of a dataset.
 
     Args:
+        store: that of `measuring`, after an extraction.
         dataset: readable images (`Features.dataset`).
         keys: the SHA-256 of each (`Features.keys`).
-        progress: called with the number of newly finished pictures.
 
     Raises:
-        TopworkError: an image has changed since it was read, or the store can't be written.
+        TopworkError: measurements have been removed from the store.
     """
-    fingerprint = hashlib.sha256(f"topwork.looks 1 {DECODER} {LOOKED_PX} {THUMBNAIL_PX}".encode()).hexdigest()
-    with Store.open(fingerprint, WIDTH, about=f"thumbnails of {THUMBNAIL_PX} px") as store:
-        absent = store.missing(keys)
-        if progress is not None:
-            progress(len(dataset) - len(absent))
-        waiting: list[tuple[bytes, Array]] = []
-        with closing(stream(_look, (dataset[i] for i in absent.tolist()), workers=core_count())) as seen:
-            for done, look in enumerate(seen, 1):
-                if progress is not None:
-                    progress(1)
-                waiting.append(look)
-                if len(waiting) == BATCH or done == len(absent):
-                    store.put(waiting, to_come=len(absent) - done)
-                    waiting = []
-        rows, lost = store.get(keys)
-    if lost.size:
-        raise TopworkError(
-            f"{dataset[int(lost[0])].image}: was changed while it was being read; run the command again"
-        )
-    return unpacked(rows)
+    thumbnails = np.empty((len(keys), THUMBNAIL_PX, THUMBNAIL_PX, 3), np.uint8)
+    parts = []
+    for start in range(0, len(keys), BATCH):
+        rows, lost = store.get(keys[start : start + BATCH])
+        if lost.size:
+            raise TopworkError(
+                f"{dataset[start + int(lost[0])].image}: its measurements were removed from the cache; "
+                "run the command again"
+            )
+        part = unpacked(rows)
+        thumbnails[start : start + BATCH] = part.thumbnails
+        parts.append(part)
+    values = [
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("size_px", "dark", "bright", "contrast", "sharpness")
+    ]
+    return Looks(thumbnails, *values)
+
+
+def _measured(picture: Picture, data: bytes) -> Array:
+    # A JPEG that was decoded for a smaller network has lost detail.
+    pixels = picture.pixels(LOOKED_PX) if picture.fine_enough(LOOKED_PX) else decode(data, LOOKED_PX)
+    return measured(pixels, picture.size)
 
 
 def measured(pixels: Array, size_px: tuple[int, int]) -> Array:
@@ -108,13 +118,3 @@ def unpacked(rows: Array) -> Looks:
         contrast.copy(),
         sharpness.copy(),
     )
-
-
-def _look(example: Example) -> tuple[bytes, Array]:
-    try:
-        data = example.image.read()
-        return hashlib.sha256(data).digest(), measured(decode(data, LOOKED_PX), size_of(data))
-    except (ImageError, OSError) as error:
-        raise TopworkError(
-            f"{example.image}: can no longer be read ({error}); run the command again"
-        ) from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.looks import Looks
+from topwork.heads.images import Rows, in_blocks
 
 BLANK = 2.0  # contrast (of 255) below which there is nothing to see
 DARK, BRIGHT = 30.0, 245.0  # nearly all pixels are darker, or brighter (of 255)
@@ -20,7 +21,7 @@ FAR = 6.0  # robust standard deviations above the median distance to neighbours
 FAR_BY = 0.2  # and at least this much above it, as a natural logarithm
 NEIGHBOURS = 5
 LEAST = 20  # fewest pictures among which one can be unusual
-ROWS_AT_ONCE = 1024
+COMPARED = 4000  # most pictures that each is compared with
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,14 +64,14 @@ def odd_pictures(looks: Looks) -> Iterator[Oddity]:
             )
 
 
-def outliers(features: Array, groups: Array) -> Iterator[Oddity]:
+def outliers(features: Rows, groups: Array) -> Iterator[Oddity]:
     """Outliers: pictures much farther from their five nearest neighbours than is typical in the set.
 
     Distance-based outliers after Ramaswamy, Rastogi and Shim, "Efficient algorithms for mining outliers from large
     data sets", 2000; here by the mean distance to the k nearest neighbours, between features of unit length.
 
     Args:
-        features: float32 (N, D).
+        features: float32 (N, D), an array or stored rows.
         groups: int64 (N,), equal for copies of one picture, which don't count as neighbours of each other.
     """
     n = len(features)
@@ -85,18 +86,29 @@ def outliers(features: Array, groups: Array) -> Iterator[Oddity]:
         )
 
 
-def neighbour_distance(features: Array, groups: Array) -> Array:
-    """The mean distance to the five nearest pictures of other groups, float64 (N,)."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    n = len(unit)
-    out = np.empty(n)
-    for start in range(0, n, ROWS_AT_ONCE):
-        likeness = unit[start : start + ROWS_AT_ONCE] @ unit.T
-        likeness[groups[start : start + ROWS_AT_ONCE, None] == groups[None]] = -1.0
-        count = min(NEIGHBOURS, n - 1)
+def neighbour_distance(features: Rows, groups: Array) -> Array:
+    """The mean distance to the five nearest pictures of other groups, float64 (N,).
+
+    Of more than `COMPARED` pictures, each is compared with that many, chosen at random.
+    """
+    n = len(features)
+    chosen = np.arange(n)
+    if n > COMPARED:
+        chosen = np.sort(np.random.default_rng(0).choice(n, COMPARED, replace=False))
+    others = np.ascontiguousarray(_unit(features[chosen]).T)
+    count = min(NEIGHBOURS, len(chosen) - 1)
+
+    def one(x: Array, block: slice) -> Array:
+        likeness = _unit(x) @ others
+        likeness[groups[block, None] == groups[chosen][None]] = -1.0
         near = -np.partition(-likeness, count - 1, axis=1)[:, :count]
-        out[start : start + ROWS_AT_ONCE] = np.sqrt(np.maximum(2 - 2 * near, 0)).mean(axis=1)
-    return out
+        return np.asarray(np.sqrt(np.maximum(2 - 2 * near, 0)).mean(axis=1))
+
+    return np.concatenate([found for _, found in in_blocks(one, features)])
+
+
+def _unit(x: Array) -> Array:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
 def _deviation(values: Array) -> float:

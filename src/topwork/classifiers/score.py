@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from topwork.data.dataset import Dataset, Problem
 from topwork.errors import InputError
 from topwork.evaluation.evaluate import Evaluation, evaluate
 from topwork.features.extract import Features, Matrix
+from topwork.heads.images import in_blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,14 +26,27 @@ class Scored:
     problems: tuple[Problem, ...]
 
 
-def score(classifier: Classifier, features: Features, *, majority: str | None = None) -> Scored:
+def score(
+    classifier: Classifier,
+    features: Features,
+    *,
+    majority: str | None = None,
+    probabilities: Matrix | None = None,
+) -> Scored:
     """Evaluate a classifier on labelled images; each is scored exactly once.
+
+    Args:
+        classifier: the classifier.
+        features: of the images.
+        majority: the class that a classifier without features would always predict.
+        probabilities: those of `probabilities_of`, where they are known.
 
     Raises:
         InputError: an image has no label, or one that is not among the classifier's classes.
     """
     targets = targets_for(classifier, features.dataset)
-    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
+    if probabilities is None:
+        probabilities = probabilities_of(classifier, features)
     evaluation = evaluate(
         targets,
         probabilities,
@@ -40,6 +55,17 @@ def score(classifier: Classifier, features: Features, *, majority: str | None = 
         majority=majority,
     )
     return Scored(evaluation, features, probabilities, features.problems)
+
+
+def probabilities_of(
+    classifier: Classifier, features: Features, progress: Callable[[int], None] = lambda done: None
+) -> Matrix:
+    """The classifier's probabilities for images with features, float32 (N, K), read in blocks."""
+    found = np.empty((len(features.keys), len(classifier.classes)), np.float32)
+    for block, part in in_blocks(lambda x, _: classifier.probabilities(x), features.rows(classifier.blocks)):
+        found[block] = part
+        progress(len(part))
+    return found
 
 
 def targets_for(classifier: Classifier, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:

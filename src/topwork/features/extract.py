@@ -1,11 +1,11 @@
-"""A dataset's features under a backbone: computed once for each image, then read from the store."""
+"""Feature extraction: computed once for each image, then read from the store."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from topwork.data.dataset import Dataset, Example, Problem
 from topwork.errors import ImageError, InputError, TopworkError
 from topwork.features.store import Store
 from topwork.graphs.compile import precision_here
-from topwork.images.decode import decode
+from topwork.images.decode import Picture
 from topwork.parallel import stream
 
 BATCH = 64  # images stored in one transaction: what a kill can lose
@@ -82,11 +82,20 @@ class FeatureRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Something else that is stored for each image, made from the same decoding."""
+
+    store: Store
+    make: Callable[[Picture, bytes], Vector]  # of the decoded image and its file
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
-    """What became of one image: its key and, unless they were stored, its features; or why not."""
+    """The result for one image: its key and what was not stored yet; or why it can't be read."""
 
     key: Key = b""
     vector: Vector | None = None
+    beside: Vector | None = None
     reason: str | None = None
 
 
@@ -98,35 +107,43 @@ def extract(
     engine: Engine | None = None,
     strict: bool = False,
     progress: Progress | None = None,
+    beside: Beside | None = None,
 ) -> Features:
-    """See to it that the store holds the features of every image that can be read.
+    """Compute and store the features of every image that can be read.
 
-    An image is known by its bytes: what was computed before, in whatever dataset, is not computed again. Killed
-    at any moment, the next call goes on from the last batch of 64 images. Memory doesn't grow with their number
-    but by what names them (about 300 bytes an image).
+    An image is identified by its bytes: features that were computed before, for whatever dataset, are reused. Each
+    file is read, hashed and decoded once, for the features and for what is stored `beside` them. After a kill at any
+    moment, the next call resumes from the last batch of 64 images. Memory grows only by the names of the images,
+    about 300 bytes each.
 
     Args:
         dataset: the images; labels don't matter.
         backbone: the network.
         store: the backbone's store (see `open_store`).
-        engine: where the caller already runs one; it is compiled when the first image needs it.
-        strict: an image that can't be read is an error, instead of being left out and listed.
+        engine: a running engine of the caller's; otherwise one is compiled when the first image needs it.
+        strict: raise an error for an image that can't be read, instead of leaving it out.
         progress: called with the number of images done since the last call.
+        beside: what else to store for each image.
 
     Raises:
         InputError: no image can be read; or, with `strict`, one can't.
-        TopworkError: the store can't be written.
+        TopworkError: a store can't be written.
     """
     infer = engine or Engine(backbone)
     size_px, fit = backbone.facts.size_px, backbone.facts.fit
 
-    def look(example: Example) -> _Seen:
+    def seen(example: Example) -> _Seen:
         try:
             data = example.image.read()
             key = hashlib.sha256(data).digest()
-            if not store.get([key], [slice(0, 1)])[1].size:  # verified: a damaged row is computed anew
+            # Reading verifies: a damaged row is computed again.
+            absent = bool(store.get([key], [slice(0, 1)])[1].size)
+            also = beside if beside and beside.store.get([key], [slice(0, 1)])[1].size else None
+            if not absent and not also:
                 return _Seen(key)
-            return _Seen(key, infer(decode(data, size_px, fit=fit)))
+            picture = Picture(data, size_px, fit=fit)
+            vector = infer(picture.pixels(size_px, fit=fit)) if absent else None
+            return _Seen(key, vector, also.make(picture, data) if also else None)
         except ImageError as error:
             return _Seen(reason=str(error))
         except OSError as error:
@@ -136,22 +153,29 @@ def extract(
     good: list[Example] = []
     problems: list[Problem] = []
     computed = 0
-    with _Batches(store) as batches, closing(stream(look, dataset, workers=infer.workers)) as results:
-        for example, seen in zip(dataset, results, strict=True):
+    with (
+        _Batches(store) as batches,
+        _Batches(beside.store) if beside else nullcontext() as more,
+        closing(stream(seen, dataset, workers=infer.workers)) as results,
+    ):
+        for example, result in zip(dataset, results, strict=True):
             if progress is not None:
                 progress(1)
-            if seen.reason is not None:
+            if result.reason is not None:
                 if strict:
                     raise InputError(
-                        f"{example.image}: {seen.reason}; mend or remove it, or run without --strict"
+                        f"{example.image}: {result.reason}; mend or remove it, or run without --strict"
                     )
-                problems.append(Problem(example.id, seen.reason))
+                problems.append(Problem(example.id, result.reason))
                 continue
-            keys.append(seen.key)
+            keys.append(result.key)
             good.append(example)
-            if seen.vector is not None:
+            to_come = len(dataset) - len(good) - len(problems)
+            if result.vector is not None:
                 computed += 1
-                batches.add(seen.key, seen.vector, to_come=len(dataset) - len(good) - len(problems))
+                batches.add(result.key, result.vector, to_come=to_come)
+            if more is not None and result.beside is not None:
+                more.add(result.key, result.beside, to_come=to_come)
     if not good:
         first = f"; the first: {problems[0].id}: {problems[0].reason}" if problems else ""
         raise InputError(f"{dataset.name}: none of {len(dataset)} images can be read{first}")
@@ -177,7 +201,7 @@ def _positions(dataset: Dataset, problems: list[Problem]) -> Iterator[int]:
 
 
 class _Batches:
-    """Puts features into the store some at a time; what is left on the way out too, even after an error."""
+    """Writes rows to a store in batches; the rest is written on the way out, even after an error."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -23,6 +23,8 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
@@ -112,22 +114,79 @@ def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch")
     >>> decode(file.getvalue(), 2)[0].tolist()
     [[255, 0, 0], [255, 0, 0]]
     """
-    height, width = _check_size(size_px)
-    if fit not in get_args(Fit):
-        raise InputError(one_of(fit, get_args(Fit), what="fit"))
-    file = clean(data)
+    return Picture(data, size_px, fit=fit).pixels(size_px, fit=fit)
+
+
+class Picture:
+    """A decoded image file, for several sizes at once.
+
+    Args:
+        data: the complete file.
+        size_px: the side of a square, or (height, width), that a JPEG is decoded for (see above); `pixels` of this
+            size are those of `decode`.
+        fit: as for `decode`.
+
+    Attributes:
+        size: (width, height) in pixels, after applying the EXIF orientation.
+
+    Raises:
+        ImageError: the image can't be decoded; the message is the reason, on one line.
+        InputError: `size_px` or `fit` is invalid.
+    """
+
+    def __init__(self, data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> None:
+        height, width = _check_size(size_px)
+        if fit not in get_args(Fit):
+            raise InputError(one_of(fit, get_args(Fit), what="fit"))
+        file = clean(data)
+        with _one_error(file.format):
+            self._image, self._full, self._scale = _decoded(file, height, width, fit)
+        self._format, self._orientation = file.format, file.orientation
+        self.size = self._full[::-1] if file.orientation >= 5 else self._full
+
+    def pixels(self, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> NDArray[np.uint8]:
+        """RGB pixels, uint8 (H, W, 3), as `decode` gives them.
+
+        Of a JPEG that was decoded at less than its full size for a smaller picture, they are less sharp.
+        """
+        height, width = _check_size(size_px)
+        with _one_error(self._format):
+            return self._resized(height, width, fit)
+
+    def fine_enough(self, size_px: int) -> bool:
+        """Whether `pixels` of a square of this size are as sharp as `decode` makes them, or nearly."""
+        return self._scale == 1 or min(self._image.size) >= size_px
+
+    def _resized(self, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
+        # The image is turned last, when it is small; until then the target has the orientation of the file.
+        target = (height, width) if self._orientation >= 5 else (width, height)
+        box = _source_box(self._full, target, fit)
+        # A reduced JPEG is rounded up, so the last row and column may be partly padding: the box goes by the scale.
+        scale = self._scale
+        if scale != 1:
+            box = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
+        # Images much larger than the target are first reduced by averaging blocks, to at least three times its size.
+        # The result is indistinguishable from the plain filter.
+        image = self._image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        if self._orientation in _TURNS:
+            image = image.transpose(_TURNS[self._orientation])
+        return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+@contextmanager
+def _one_error(format_: str) -> Iterator[None]:
     # Decoders raise many types of exceptions for malformed data (OSError, SyntaxError, struct.error, zlib.error,
     # OverflowError, ...). None of them may end a run over 100,000 images, so all become ImageError.
     try:
-        return _decode(file, height, width, fit)
+        yield
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError(f"not enough memory to decode this {file.format} image") from error
+        raise ImageError(f"not enough memory to decode this {format_} image") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = _PLAINLY.get(reason, reason)
-        raise ImageError(f"truncated or damaged {file.format}: {reason[:200]}") from error
+        raise ImageError(f"truncated or damaged {format_}: {reason[:200]}") from error
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -155,33 +214,27 @@ def _check_size(size_px: int | tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
-def _decode(file: ImageFile, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
+def _decoded(
+    file: ImageFile, height: int, width: int, fit: Fit
+) -> tuple[Image.Image, tuple[int, int], float]:
+    """The image, grey or RGB, as it lies in the file; its full size; and how many times smaller it was decoded."""
     if file.size is not None:
         _check_pixels(file.format, file.size)
     if file.format == "JPEG":
         _check_scans(file.data)
     image: Image.Image = _READERS[file.format](io.BytesIO(file.data))
-    _check_pixels(file.format, image.size)
-    # The image is turned last, when it is small; until then the target has the orientation of the file.
-    target = (height, width) if file.orientation >= 5 else (width, height)
-    box = _source_box(image.size, target, fit)
+    full, scale = image.size, 1.0
+    _check_pixels(file.format, full)
     if file.format == "JPEG":
-        # `draft` chooses the smallest scale that keeps both sides at least as long as requested. It rounds the size
-        # up, so the last row and column may be partly padding; the box uses the exact scale.
-        full = image.size
+        target = (height, width) if file.orientation >= 5 else (width, height)
+        box = _source_box(full, target, fit)
+        # `draft` chooses the smallest scale that keeps both sides at least as long as requested.
         shrink = max(1.0, min((box[2] - box[0]) / target[0], (box[3] - box[1]) / target[1]) / OVERSAMPLE)
         drafted = image.draft(None, (math.ceil(full[0] / shrink), math.ceil(full[1] / shrink)))
         if drafted is not None:
             scale = full[0] / drafted[1][2]
-            box = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
     image.load()
-    image = _to_grey_or_rgb(image)
-    # Images much larger than the target are first reduced by averaging blocks, to at least three times the target.
-    # The result is indistinguishable from the plain filter.
-    image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    if file.orientation in _TURNS:
-        image = image.transpose(_TURNS[file.orientation])
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return _to_grey_or_rgb(image), full, scale
 
 
 def _check_pixels(format_: str, size: tuple[int, int]) -> None:

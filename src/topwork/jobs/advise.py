@@ -15,11 +15,11 @@ from topwork.errors import ImageError, TopworkError
 from topwork.features.extract import Features
 from topwork.images.decode import decode
 from topwork.jobs.clock import Clock
-from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
+from topwork.jobs.prepare import backbone_for, dataset_of, features_of
 from topwork.parallel import stream
 from topwork.progress import Silent, Watch
 from topwork.recipe import Recipe
-from topwork.tuning.advice.advice import Advice, predict
+from topwork.tuning.advice.advice import Advice, advice_from
 from topwork.tuning.advice.evidence import STEPS, evidence
 
 TIMED = 16  # images on which the network's speed is measured
@@ -52,9 +52,7 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
         dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed
     )  # fail before the work
     backbone = backbone_for(recipe, watch)
-    with features_of(dataset, backbone, recipe, watch, clock) as features:
-        if wanted.copies:  # split as in training
-            features = checked_of(features, watch, clock).features
+    with features_of(dataset, backbone, recipe, watch, clock) as (features, _):  # split as in training
         splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
         return advise_on(features, splits, backbone, recipe=recipe, watch=watch)
 
@@ -78,7 +76,7 @@ def advise_on(
         began = time.perf_counter()
         seen = evidence(features, splits, recipe, progress=progress)
         head_s = time.perf_counter() - began
-    return predict(
+    return advice_from(
         seen,
         measure_speed(backbone, splits.train),
         tuning=recipe.finetune,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from topwork.checks.findings import Audit
@@ -10,7 +11,7 @@ from topwork.checks.inspect import inspect, unseen_probabilities
 from topwork.data.dataset import Dataset
 from topwork.errors import InputError
 from topwork.jobs.clock import Clock
-from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
+from topwork.jobs.prepare import backbone_for, dataset_of, features_of
 from topwork.progress import Silent, Watch
 from topwork.recipe import Recipe
 from topwork.runs.folder import AUDIT, AUDIT_PAGE, FIXES
@@ -46,11 +47,13 @@ def audit(
     with clock.time("load"):
         dataset = dataset_of(data, recipe)
         backbone = backbone_for(recipe, watch)
-    with features_of(dataset, backbone, recipe, watch, clock) as features:
-        checked = checked_of(features, watch, clock)
+    recipe = replace(recipe, split=replace(recipe.split, copies=True))
+    with features_of(dataset, backbone, recipe, watch, clock) as (_, checked):
+        assert checked is not None
         looks, groups = checked.looks, checked.groups
+        features = checked.features
         with clock.time("labels"):
-            probabilities = unseen_probabilities(checked.features, recipe)
+            probabilities = unseen_probabilities(features, recipe)
         with clock.time("pictures"):
             problems = (*dataset.skipped, *features.problems)
             findings = inspect(features, looks, groups, probabilities, problems)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from topwork.backbones.backbone import Backbone, backbone_from
 from topwork.checks.groups import Checked, check
+from topwork.checks.looks import measuring
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.features.extract import Features, extract, open_store
@@ -29,19 +30,26 @@ def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
 @contextmanager
 def features_of(
     dataset: Dataset, backbone: Backbone, recipe: Recipe, watch: Watch, clock: Clock
-) -> Iterator[Features]:
-    """The features of every readable image, with their store open while the block runs."""
-    with open_store(backbone.facts) as store:
+) -> Iterator[tuple[Features, Checked | None]]:
+    """The features of every readable image, with their store open while the block runs.
+
+    Where copies are looked for, near-duplicates are grouped in their dataset, and the results of that come too.
+    """
+    with (
+        open_store(backbone.facts) as store,
+        measuring() if recipe.split.copies else nullcontext() as beside,
+    ):
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
-            features = extract(dataset, backbone, store=store, strict=recipe.strict, progress=progress)
+            features = extract(
+                dataset, backbone, store=store, strict=recipe.strict, progress=progress, beside=beside
+            )
         if store.set_aside is not None:
             watch.say(
                 f"the feature store was damaged; it is now {store.set_aside}, and a new one was created"
             )
-        yield features
-
-
-def checked_of(features: Features, watch: Watch, clock: Clock) -> Checked:
-    """The features with near-duplicates grouped, and the results of the checks."""
-    with clock.time("looks"), watch.bar("looks", len(features.dataset)) as progress:
-        return check(features, progress)
+        if beside is None:
+            yield features, None
+            return
+        with clock.time("copies"), watch.bar("near-duplicates", len(features.dataset)) as progress:
+            checked = check(features, beside.store, progress)
+        yield checked.features, checked

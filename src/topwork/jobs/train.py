@@ -16,7 +16,7 @@ from topwork.checks.inspect import audited
 from topwork.checks.leak import Leak, leaked
 from topwork.classifiers.calibrate import calibrate
 from topwork.classifiers.classifier import DESCRIPTION, Classifier
-from topwork.classifiers.score import Scored, score
+from topwork.classifiers.score import Scored, probabilities_of, score
 from topwork.data.dataset import Dataset, Example, FileImage, Problem
 from topwork.data.split import Splits, splits_of
 from topwork.errors import InputError, MissingExtra, Stopped
@@ -28,7 +28,7 @@ from topwork.heads.growth import growth
 from topwork.jobs.advise import advise_on
 from topwork.jobs.clock import Clock
 from topwork.jobs.finetune import FROZEN, Finetuned, check_framework, finetune
-from topwork.jobs.prepare import backbone_for, checked_of, dataset_of, features_of
+from topwork.jobs.prepare import backbone_for, dataset_of, features_of
 from topwork.progress import Silent, Watch
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.runs.folder import (
@@ -44,6 +44,8 @@ from topwork.runs.folder import (
 from topwork.runs.record import images_for, write_images, write_report_json
 from topwork.runs.report.write import write_neighbours, write_page
 from topwork.tuning.advice.advice import Advice
+
+AUDIT_STEPS = 2  # of its progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,12 +112,7 @@ def train(
         backbone = backbone_for(recipe, watch)
         _splits(dataset, recipe)  # fail before the work
         make_folder(out)
-    with features_of(dataset, backbone, recipe, watch, clock) as features:
-        checked = None
-        if recipe.split.copies:
-            checked = checked_of(features, watch, clock)
-            features = checked.features
-
+    with features_of(dataset, backbone, recipe, watch, clock) as (features, checked):
         with clock.time("head"):
             splits = _splits(features.dataset, recipe)
             fitted = fit_head(features, splits, recipe, tensorboard=out / TENSORBOARD, watch=watch)
@@ -124,18 +121,34 @@ def train(
                 features.dataset.classes, backbone, fitted.blocks, fitted.head, calibration
             )
 
-        with clock.time("test"):
-            majority = Counter(splits.train.labels()).most_common(1)[0][0]
-            scored = (
-                score(classifier, features.part(splits.test), majority=majority) if len(splits.test) else None
+        with clock.time("test"), watch.bar("predictions", len(features.dataset)) as progress:
+            said = probabilities_of(classifier, features, progress)
+            rows = {e.id: i for i, e in enumerate(features.dataset)}
+            tested = features.part(splits.test)
+            scored = None
+            if len(splits.test):
+                scored = score(
+                    classifier,
+                    tested,
+                    majority=Counter(splits.train.labels()).most_common(1)[0][0],
+                    probabilities=said[[rows[e.id] for e in splits.test]],
+                )
+        if scored:
+            low, high = scored.evaluation.interval
+            accuracy = scored.evaluation.accuracy
+            watch.say(
+                f"test accuracy {100 * accuracy:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f}); the audit, the "
+                "report and the files follow"
             )
 
         problems = (*dataset.skipped, *features.problems)
         audit, leak = None, None
         if checked:
-            with clock.time("audit"):
-                audit = audited(checked, classifier, splits, fitted, recipe, problems)
+            with clock.time("audit"), watch.bar("audit", AUDIT_STEPS) as progress:
+                audit = audited(checked, said, splits, fitted, recipe, problems)
+                progress(1)
                 leak = leaked(checked, splits, fitted, recipe)
+                progress(1)
         with clock.time("curve"), watch.bar("learning curve", CURVE_STEPS) as progress:
             grown = growth(fitted, progress)
 
@@ -145,7 +158,7 @@ def train(
                 shutil.rmtree(out / name, ignore_errors=True)
             # Without its description, the folder is not a run until everything is written.
             (out / DESCRIPTION).unlink(missing_ok=True)
-            write_images(out, images_for(classifier, features, splits))
+            write_images(out, images_for(classifier, features, splits, said))
             (out / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
             report = _report(dataset, fitted, splits, scored, problems, _source(data), clock.seconds())
             report["leak"] = asdict(leak) if leak else None

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from topwork.classifiers.classifier import Classifier
+from topwork.classifiers.score import probabilities_of
 from topwork.data.split import Splits
 from topwork.errors import InputError
-from topwork.features.extract import Features
+from topwork.features.extract import Features, Matrix
 from topwork.runs.folder import PARTS, REPORT, SPLITS
 
 COLUMNS = ("id", "split", "label", "prediction", "probability", "sha256", "group")
@@ -31,13 +32,16 @@ class RunImage:
     group: str | None
 
 
-def images_for(classifier: Classifier, features: Features, splits: Splits) -> tuple[RunImage, ...]:
-    """One record per image, in the order of `features`.
+def images_for(
+    classifier: Classifier, features: Features, splits: Splits, probabilities: Matrix | None = None
+) -> tuple[RunImage, ...]:
+    """One record per image, in the order of `features`; `probabilities` are the classifier's, if they are known.
 
     Predictions on training images are overoptimistic; only those on test images show the classifier's accuracy.
     """
     part_of = {e.id: name for name in PARTS for e in getattr(splits, name)}
-    probabilities = classifier.probabilities(features.matrix(classifier.blocks))
+    if probabilities is None:
+        probabilities = probabilities_of(classifier, features)
     found = []
     for example, key, p in zip(features.dataset, features.keys, probabilities, strict=True):
         best = int(p.argmax())

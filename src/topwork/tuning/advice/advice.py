@@ -70,9 +70,6 @@ def advice_from(
     return Advice(data, backbone, mode, forecasts, sentences, seen, images_a_second)
 
 
-predict = advice_from  # its previous name, used by callers outside this folder
-
-
 def _seen(seen: Evidence) -> str:
     best = "all stages" if seen.stages > seen.last else "the last layer"
     probed = f" ({seen.probed:,} of them used)" if seen.probed < seen.images else ""
