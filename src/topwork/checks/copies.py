@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from topwork.checks.registration import CONFIRMED, ROUGH_PX, STEPS, Common, registered, shrunk
+from topwork.checks.registration import CONFIRMED, ROUGH_PX, STAGES, Common, registered, shrunk
 from topwork.checks.search import blocks_of, compact, neighbours
 from topwork.heads.images import Rows
 from topwork.images.decode import DECODER
 from topwork.parallel import core_count, one_blas_thread, stream
 from topwork.storage.results import remembered
 
-NEIGHBOURS = 6  # candidates per picture, by features and by thumbnails
+NEIGHBOURS = 4  # candidates per picture, by features and by thumbnails
 NEAR_FEATURES, NEAR_THUMBNAILS = 0.8, 0.6  # smallest similarity of a candidate
 ROUGHLY = 0.35  # smallest correlation of a candidate at 12 px
 FLAT = 4.0  # contrast (of 255) below which a picture has nothing to compare
 LEARNT_FROM = 1000  # pictures from which the common part is estimated
 SEARCHED = 0.6  # share of the progress for finding candidates
 AT_ONCE = 256  # pairs
-METHOD = 3  # increase it whenever the results may change, so that cached results are not reused
+METHOD = 4  # increase it whenever the results may change, so that cached results are not reused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -92,13 +92,17 @@ def confirmed_pairs(
     flat = np.concatenate([_flat(thumbnails[block]) for block in blocks_of(len(thumbnails))])
     typical = np.flatnonzero(~flat)
     typical = typical[:: max(1, len(typical) // LEARNT_FROM)]
-    sizes = {side: Common.of(shrunk(thumbnails[typical], side)) for side in (ROUGH_PX, *STEPS)}
+    sizes = {side: Common.of(shrunk(thumbnails[typical], side)) for side in STAGES}
     pairs = _candidates(features, thumbnails, sizes[ROUGH_PX], flat, told)
 
     def confirm(block: Array) -> list[tuple[int, int, float]]:
         a, b, mirror = block.T
-        one, other, turn = thumbnails[a], thumbnails[b], mirror.astype(bool)
-        likeness = np.maximum(registered(sizes, one, other, turn), registered(sizes, other, one, turn))
+        turn = mirror.astype(bool)
+        likeness, alike = registered(sizes, thumbnails, a, b, turn)
+        # The other way round only where it may matter: which of two pictures is the cropped one is not known.
+        rest = np.flatnonzero(alike & (likeness < CONFIRMED))
+        turned = registered(sizes, thumbnails, b[rest], a[rest], turn[rest])[0]
+        likeness[rest] = np.maximum(likeness[rest], turned)
         near = np.flatnonzero(likeness >= CONFIRMED).tolist()
         return [(int(a[i]), int(b[i]), float(likeness[i])) for i in near]
 

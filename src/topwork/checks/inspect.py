@@ -29,7 +29,8 @@ from topwork.storage.results import remembered
 
 FEW = 10  # a class with fewer pictures is reported as too small
 # Penalties of the head that finds mislabelled images: strong, so that it doesn't memorise wrong labels.
-STRENGTHS = (0.1, 0.01, 1e-3)
+STRENGTHS = (0.1, 0.0316, 0.01, 3.16e-3, 1e-3)
+TOLERANCE = 1e-4  # a label stands out by far more than the last steps change
 AGAIN = 2  # how often the head is fitted: the second time without the labels that seemed wrong
 Array = np.ndarray[Any, np.dtype[Any]]
 METHOD = 3  # of `unseen_probabilities`; increase it whenever its results may change
@@ -74,6 +75,7 @@ def _out_of_fold(x: Rows, targets: Array, weights: Array, fold_of: Array, class_
                 folds=fold_of,
                 validation=None,
                 strengths=STRENGTHS,
+                tolerance=TOLERANCE,
             )
             probabilities = softmax(chosen.held_out_logits, chosen.temperature)
             doubted = [doubt.row for doubt in doubted_labels(targets, probabilities)]

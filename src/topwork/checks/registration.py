@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.looks import THUMBNAIL_PX
+from topwork.heads.images import strongest
+from topwork.parallel import one_blas_thread
 
-COARSELY, CONFIRMED = 0.8, 0.94  # smallest correlation at 24 px, and finally at 48
+CONFIRMED = 0.94  # smallest correlation at 48 px
 COLOURS_APART = 0.12  # of the contrast: largest colour difference between copies
 ENOUGH = 20  # fewest pictures to estimate their common part, and for each further direction of it
 DIRECTIONS = 16  # most directions of common variation
 COARSE_PX, ROUGH_PX = 24, 12
-STEPS = {COARSE_PX: 4, THUMBNAIL_PX: 2}  # of the registration, by the size of the thumbnails
+# The sizes of the thumbnails, from coarse to fine: steps of the registration, and the smallest correlation to go on.
+STAGES = {ROUGH_PX: (2, 0.4), COARSE_PX: (3, 0.8), THUMBNAIL_PX: (2, CONFIRMED)}
+EITHER_WAY = 0.5  # smallest correlation at 24 px to try it the other way round
 FARTHEST = 0.12  # of a side: the most that may be cropped
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -33,19 +37,15 @@ class Common:
 
     @classmethod
     def of(cls, pictures: Array) -> Common:
-        from threadpoolctl import threadpool_limits
-
         rows = _rows(_normal(pictures))
         mean, directions = np.zeros(rows.shape[1], np.float32), np.zeros((0, rows.shape[1]), np.float32)
         if len(rows) >= ENOUGH:
             mean = rows.mean(axis=0)
             centred = rows - mean
             count = min(DIRECTIONS, len(rows) // ENOUGH)
-            with threadpool_limits(
-                1, user_api="blas"
-            ):  # on a busy machine, more threads are many times slower
-                _, vectors = np.linalg.eigh(centred @ centred.T)
-            directions = unit(vectors[:, -count:].T @ centred)
+            with one_blas_thread():
+                vectors = strongest(centred @ centred.T, count)
+            directions = unit(vectors.T.astype(np.float32) @ centred)
         return cls(mean, directions)
 
     def residual(self, pictures: Array) -> Array:
@@ -54,26 +54,33 @@ class Common:
         return unit(rows - (rows @ self.directions.T) @ self.directions)
 
 
-def registered(sizes: dict[int, Common], whole: Array, cut: Array, mirror: Array) -> Array:
+def registered(
+    sizes: dict[int, Common], thumbnails: Array, whole: Array, cut: Array, mirror: Array
+) -> tuple[Array, Array]:
     """The correlation of each pair after shifting and stretching the second picture to fit the first, (P,).
 
-    `whole`, `cut`: thumbnails, uint8 (P, 48, 48, 3). `mirror`: bool (P,), whether to mirror the second.
+    `thumbnails`: uint8 (M, 48, 48, 3). `whole`, `cut`: the rows of each pair, int64 (P,). `mirror`: bool (P,), whether
+    to mirror the second.
 
     Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
-    coarse to fine; here with a stretch and a shift along each axis.
+    coarse to fine; here with a stretch and a shift along each axis. A pair that is too unlike at a coarse size has
+    −1; the second result, bool (P,), says where it may be worth trying the other way round.
     """
     where = np.zeros((len(whole), 4), np.float32)  # stretch and shift across, stretch and shift down
     likeness = np.full(len(whole), -1.0, np.float32)
     going = np.arange(len(whole))
-    for side, least in ((COARSE_PX, COARSELY), (THUMBNAIL_PX, CONFIRMED)):
+    alike = np.zeros(len(whole), bool)
+    for side, (steps, least) in STAGES.items():
         if not len(going):
             break
         common = sizes[side]
-        source, still = shrunk(cut[going], side), shrunk(whole[going], side)
+        rows, place_of = np.unique(np.concatenate([cut[going], whole[going]]), return_inverse=True)
+        small = shrunk(thumbnails[rows], side)
+        source, still = small[place_of[: len(going)]], small[place_of[len(going) :]]
         source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
         moving, target = (_normal(grey(p)) for p in (source, still))
         at = where[going]
-        for _ in range(STEPS[side]):
+        for _ in range(steps):
             at = (at + _step(moving, target, at)).clip(-FARTHEST, FARTHEST)
         own = common.residual(still)
         before, after = (
@@ -84,8 +91,10 @@ def registered(sizes: dict[int, Common], whole: Array, cut: Array, mirror: Array
         score = np.maximum(before, after)
         if side == THUMBNAIL_PX:
             likeness[going] = np.minimum(score, _whole(_warped(source, where[going]), still))
+        if side == COARSE_PX:
+            alike[going] = score >= EITHER_WAY
         going = going[score >= least]
-    return likeness
+    return likeness, alike
 
 
 def _whole(one: Array, other: Array) -> Array:
@@ -118,31 +127,35 @@ def _step(source: Array, target: Array, where: Array) -> Array:
 
 def _warped(pictures: Array, where: Array) -> Array:
     """Pictures float32 (P, s, s, C) sampled at stretched and shifted positions, by linear interpolation."""
-    side = pictures.shape[1]
-    across, down = _readers(side, where[:, 0], where[:, 1]), _readers(side, where[:, 2], where[:, 3])
-    flat = pictures.reshape(len(pictures), side, side * pictures.shape[3])
-    rows = (down @ flat).reshape(pictures.shape)
-    return np.asarray(across[:, None] @ rows)
+    if not where.any():
+        return pictures
+    turned = _sampled(pictures, where[:, 2], where[:, 3]).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(_sampled(turned, where[:, 0], where[:, 1]).transpose(0, 2, 1, 3))
 
 
-def _readers(side: int, stretch: Array, shift: Array) -> Array:
-    """Matrices (P, s, s) that sample a line of `side` pixels at (1 + stretch) · place + shift, places in -1..1."""
-    place = (np.arange(side) + 0.5) * 2 / side - 1
+def _sampled(pictures: Array, stretch: Array, shift: Array) -> Array:
+    """Lines, (P, s, …), sampled at (1 + stretch) · place + shift, places in -1..1."""
+    count, side = pictures.shape[:2]
+    place = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
     at = (((1 + stretch[:, None]) * place + shift[:, None] + 1) * side / 2 - 0.5).clip(0, side - 1)
     low = np.minimum(at.astype(np.int64), side - 2)
-    share = (at - low).astype(np.float32)
-    matrices = np.zeros((len(stretch), side, side), np.float32)
-    pair, line = np.ogrid[: len(stretch), :side]
-    matrices[pair, line, low] = 1 - share
-    matrices[pair, line, low + 1] = share
-    return matrices
+    lines = pictures.reshape(count * side, -1)
+    first = (np.arange(count)[:, None] * side + low).ravel()
+    sampled, next_line = lines[first], lines[first + 1]
+    next_line -= sampled
+    next_line *= (at - low).astype(np.float32).reshape(-1, 1)
+    sampled += next_line
+    return np.asarray(sampled.reshape(pictures.shape))
 
 
 def _normal(pictures: Array) -> Array:
     """Each picture with mean 0 and standard deviation 1, which removes brightness and contrast."""
-    centred = pictures - pictures.mean(axis=(1, 2, 3), keepdims=True)
-    deviation = centred.std(axis=(1, 2, 3), keepdims=True)
-    return np.asarray(centred / np.maximum(deviation, 1e-6), np.float32)
+    rows = _rows(pictures)
+    ones = np.full(rows.shape[1], 1 / rows.shape[1], np.float32)
+    centred = rows - (rows @ ones)[:, None]
+    deviation = np.sqrt(np.einsum("pi,pi->p", centred, centred) / np.float32(rows.shape[1]))
+    centred /= np.maximum(deviation, 1e-6)[:, None]
+    return np.asarray(centred.reshape(pictures.shape))
 
 
 def _rows(pictures: Array) -> Array:
@@ -156,6 +169,8 @@ def unit(rows: Array) -> Array:
 
 def shrunk(thumbnails: Array, side: int) -> Array:
     """uint8 (P, 48, 48, 3) → float32 (P, side, side, 3), by the means of squares: exact."""
+    if thumbnails.shape[1] == side:
+        return thumbnails.astype(np.float32)
     if side == THUMBNAIL_PX:
         return thumbnails.astype(np.float32)
     return _sums(thumbnails, side, np.uint16).astype(np.float32) / np.float32((THUMBNAIL_PX // side) ** 2)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.registration import ENOUGH, unit
-from topwork.heads.images import Rows, eigen, gram, in_blocks
+from topwork.heads.images import Rows, gram, in_blocks, strongest
 from topwork.parallel import core_count, one_blas_thread, stream
 
 ALL_PAIRS = 8000  # pictures up to which each is compared with all others
@@ -28,8 +28,8 @@ def compact(features: Rows) -> Array:
     random = np.random.default_rng(0)
     sample = features[np.sort(random.choice(len(features), LEARNT_FROM, replace=False))]
     mean = sample.mean(axis=0)
-    _, vectors = eigen(gram((sample - mean).T))
-    axes = np.ascontiguousarray(vectors[:, -AXES:])
+    with one_blas_thread():
+        axes = np.asarray(strongest(gram((sample - mean).T), AXES), np.float32)
     return np.concatenate([part for _, part in in_blocks(lambda x, _: unit((x - mean) @ axes), features)])
 
 

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from topwork.heads.images import Rows, in_blocks
+from topwork.heads.images import Rows, in_blocks, strongest
 
 AXES = 64  # directions in which distances are measured
-MORE_AXES, ITERATIONS, ITERATIONS_NEAR = 32, 8, 2  # of the iteration that finds them
 IMAGES_AN_AXIS = 4  # fewest images for each
 SHRINKAGE = 0.05  # of the covariance towards a multiple of the identity: Ledoit and Wolf 2004
 LEAST = 20  # fewest images for a rule
@@ -162,7 +161,7 @@ def _fitted(sums: _Sums, near: Array | None = None) -> Novelty:
     mean = sums.of_class.sum(axis=0) / n
     covariance = sums.products / n - np.outer(mean, mean)
     count = max(1, min(AXES, n // IMAGES_AN_AXIS, width // 2))
-    axes = _directions(covariance, count, near)
+    axes = strongest(covariance, count, near=near)
     inside = axes.T @ covariance @ axes
     some = sums.counts > 0
     centres = (sums.of_class[some] / sums.counts[some, None] - mean) @ axes
@@ -180,22 +179,3 @@ def _fitted(sums: _Sums, near: Array | None = None) -> Novelty:
         1.0,
         0.0,
     )
-
-
-def _directions(covariance: Array, count: int, near: Array | None) -> Array:
-    """The directions of largest variance, float64 (D, count), by orthogonal iteration.
-
-    Golub and Van Loan, "Matrix computations", 8.2.4. A few more directions than are wanted speed it up. Those that it
-    hasn't yet told apart at the end have nearly the same variance, and any of them will do.
-    """
-    width = len(covariance)
-    wide = min(width, count + MORE_AXES)
-    found = np.random.default_rng(0).standard_normal((width, wide))
-    if near is not None:
-        found[:, : near.shape[1]] = near
-    matrix = covariance.astype(np.float32)
-    for _ in range(ITERATIONS if near is None else ITERATIONS_NEAR):
-        found, _ = np.linalg.qr(matrix @ found.astype(np.float32))
-    found, _ = np.linalg.qr(found.astype(np.float64))
-    _, turn = np.linalg.eigh(found.T @ covariance @ found)
-    return np.asarray((found @ turn)[:, -count:])

@@ -73,11 +73,13 @@ def choose(
     folds: Array | None,
     validation: tuple[Array, Array, Array] | None,
     strengths: tuple[float, ...],
+    tolerance: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Chosen:
     """Compute the path along the images' coordinates; stop when the held-out loss no longer falls; refine the best.
 
-    `validation`: features as the problem has them, targets and weights; if None, `folds` is used.
+    `validation`: features as the problem has them, targets and weights; if None, `folds` is used. `tolerance`: the
+    relative decrease of the objective in a step at which the solution of a strength ends.
     """
     if validation is not None:
         problems = weights[None]
@@ -98,7 +100,7 @@ def choose(
     since = 0
     paths = solver.paths(problems[tried])
     for strength in strengths:
-        objective, u, b = solver.solved(paths, strength)
+        objective, u, b = solver.solved(paths, strength, tolerance=tolerance)
         step = Step(strength, objective, *held.score(images.coordinates, u, b, tried, along))
         steps.append(step)
         since = 0 if best is None or _lower(step, best[0], by=WORTHWHILE) else since + 1

@@ -27,6 +27,7 @@ SAMPLE = 1024  # images that the directions are found from, with more
 HELD_BYTES = 1 << 28  # of features in memory
 MOST_NUMBERS = 1 << 27  # of all coordinates, half a gigabyte; with more images there are fewer directions
 ROWS_AT_ONCE = 512  # images whose features are read at once, for each core
+MORE, ITERATIONS, ITERATIONS_NEAR = 32, 8, 2  # of `strongest`
 SMALLEST_DEVIATION = 1e-6  # relative to the largest deviation; a feature that varies less is constant
 SMALLEST_VARIANCE = 1e-6  # relative to the largest; less is float32 rounding
 LARGEST_HALF, USUAL_HALF = 60_000.0, 1000.0  # of numbers at half precision, and of those of the first images
@@ -270,6 +271,28 @@ def eigen(matrix: Array) -> tuple[Array, Array]:
     with one_blas_thread():
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors
+
+
+def strongest(matrix: Array, count: int, *, near: Array | None = None) -> Array:
+    """The eigenvectors with the largest eigenvalues, float64 (N, count), by orthogonal iteration.
+
+    Golub and Van Loan, "Matrix computations", 8.2.4. A few more than are wanted speed it up. Those that it hasn't
+    told apart at the end have nearly the same eigenvalue, and any of them will do.
+
+    Args:
+        matrix: symmetric, positive, (N, N).
+        count: how many.
+        near: vectors that are close to them, (N, M), M at most `count`.
+    """
+    found = np.random.default_rng(0).standard_normal((len(matrix), min(len(matrix), count + MORE)))
+    if near is not None:
+        found[:, : near.shape[1]] = near
+    single = matrix.astype(np.float32)
+    for _ in range(ITERATIONS if near is None else ITERATIONS_NEAR):
+        found, _ = np.linalg.qr(single @ found.astype(np.float32))
+    found, _ = np.linalg.qr(found.astype(np.float64))
+    _, turn = np.linalg.eigh(found.T @ matrix @ found)
+    return np.asarray((found @ turn)[:, -count:])
 
 
 def moments(x: Array, weights: Array) -> tuple[Array, Array]:
