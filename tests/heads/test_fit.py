@@ -162,6 +162,7 @@ def test_with_many_images_features_are_chosen_on_some_of_them(
     known = fit(features, splits, tmp_path)
     assert {c.images for c in known.candidates} == {len(splits.train)}
     monkeypatch.setattr(module, "PROBED", 200)
+    monkeypatch.setattr(module, "EXACT", 500)
     found = fit(features, splits, tmp_path)
     assert found.candidates[0].features == known.candidates[0].features == "stages"
     assert found.candidates[0].images == len(splits.train)

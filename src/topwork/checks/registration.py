@@ -59,8 +59,8 @@ def registered(
 ) -> tuple[Array, Array]:
     """The correlation of each pair after shifting and stretching the second picture to fit the first, (P,).
 
-    `thumbnails`: uint8 (M, 48, 48, 3). `whole`, `cut`: the rows of each pair, int64 (P,). `mirror`: bool (P,), whether
-    to mirror the second.
+    `thumbnails`: uint8 (M, 48, 48, 3). `whole`, `cut`: the rows of each pair, int64 (P,). `mirror`: bool (P,),
+    whether to mirror the second.
 
     Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
     coarse to fine; here with a stretch and a shift along each axis. A pair that is too unlike at a coarse size has

@@ -21,8 +21,8 @@ WORTHWHILE = 0.005  # a smaller relative reduction does not count as lower
 ENOUGH_HELD_OUT = 3000  # images; the path is computed for as many folds as have these, the others at its end
 MOST_NUMBERS = 1 << 20  # weights of the problems that are solved at once: L-BFGS keeps 20 vectors of them
 STEPS = 10  # most steps on all features at a strength
-STEP_COST = 40_000_000  # operations for each image that the steps at a strength may take
-REFINED_TO = 1e-4  # relative decrease of the objective in one of these steps at which they end
+STEP_COST = 20_000_000  # operations for each image that the steps at a strength may take
+ROUGHLY = 1e-4  # relative decrease of the objective in a step at which solutions end that need not be exact
 LEAST_STEPS = 4  # they bring most of what there is to gain
 
 
@@ -94,6 +94,8 @@ def choose(
         raise ValueError("expected `folds` or `validation` to choose a strength by")
     along = None if images.features is None else images.directions.vectors
     tried = held.enough()  # the problems that the path is computed for
+    if along is not None:
+        tolerance = tolerance or ROUGHLY  # what follows does the rest
     solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
     best: tuple[Step, Array, Array] | None = None
     steps: list[Step] = []
@@ -161,7 +163,7 @@ def _refined(
     best: tuple[float, float, Array, Array, Array] | None = None
     for weaker in strengths[strengths.index(strength) :]:
         paths = solver.paths(problems, (u, b))
-        _, u, b = solver.solved(paths, weaker, most_steps=steps, tolerance=REFINED_TO)
+        _, u, b = solver.solved(paths, weaker, most_steps=steps, tolerance=ROUGHLY)
         logits = held.logits(features, u, b)
         loss, _ = score(logits, held.targets, held.weights)
         before = None if best is None else best[0]

@@ -25,7 +25,7 @@ from topwork.parallel import one_blas_thread
 from topwork.progress import Watch
 from topwork.recipe import Recipe
 
-PROBED = 2500  # training images on which features are chosen, where there are more
+PROBED = 1500  # training images on which features are chosen, of more than can be solved exactly
 STEPS = len(STRENGTHS)
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.heads.choose import STEPS, STRENGTHS, Affine, Chosen, Step, choose
+from topwork.heads.choose import ROUGHLY, STEPS, STRENGTHS, Affine, Chosen, Step, choose
 from topwork.heads.head import Head, Layer
 from topwork.heads.images import Array, Images, Rows, exact_images, images_of, placed, standardise
 from topwork.heads.logistic import Path
@@ -33,7 +33,11 @@ class Solved:
         """The solution for some of the images, in the coordinates alone, where there are fewer than features."""
         z, spectrum = self.images.coordinates[rows], self.images.spectrum
         path = Path(z, spectrum, self.targets[rows], self.class_count, self.weights[None, rows])
-        path.solve(self.strength)
+        for strength in (
+            *(s for s in STRENGTHS[::2] if s > self.strength),
+            self.strength,
+        ):  # each near the one before
+            path.solve(strength, tolerance=ROUGHLY)
         return Affine(path.u[:, 0], path.b[:, 0])
 
     def again(self, x: Rows, targets: Array, weights: Array) -> Affine:
