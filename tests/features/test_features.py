@@ -12,8 +12,9 @@ from topwork.backbones.backbone import Backbone, load_backbone
 from topwork.backbones.engine import Engine
 from topwork.data.dataset import Dataset, Example, FileImage
 from topwork.errors import InputError, TopworkError
-from topwork.features.extract import Features, extract, open_store
+from topwork.features.extract import Beside, Features, extract, open_store
 from topwork.features.store import Store
+from topwork.images.decode import Picture, size_of
 from topwork.parallel import AHEAD
 
 
@@ -195,3 +196,57 @@ def test_part_is_a_record_of_its_own(noise: Dataset, backbone: Backbone, cache: 
         assert part.keys == features.keys[2:]
         assert len(features.dataset) == 4
     assert cache.is_dir()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """An image that counts how often its bytes are read."""
+
+    data: bytes
+    reads: list[int]
+
+    def read(self) -> bytes:
+        self.reads.append(1)
+        return self.data
+
+
+def made_in_order(dataset: Dataset) -> list[bytes]:
+    return [example.image.data for example in dataset]
+
+
+@pytest.mark.usefixtures("cache")
+def test_each_file_is_read_once_for_all_that_is_stored(noise: Dataset, backbone: Backbone) -> None:
+    """What is beside features comes from the same read, and is filled in where it alone is absent."""
+    reads: list[int] = []
+    examples = tuple(dataclasses.replace(e, image=Counted(e.image.read(), reads)) for e in noise.take(30))
+    dataset = Dataset(examples, noise.classes, "counted")
+    made: list[bytes] = []
+
+    def make(picture: Picture, data: bytes) -> np.ndarray:
+        made.append(data)
+        return np.float32([*picture.size, picture.pixels(8).mean()])
+
+    with open_store(backbone.facts) as store, Store.open("be51de" * 3, 3) as own:
+        first = extract(dataset, backbone, store=store, beside=Beside(own, make))
+        assert (len(reads), len(made), first.computed) == (30, 30, 30)
+        rows, absent = own.get(first.keys)
+        assert not absent.size
+        assert rows[:, :2].tolist() == [list(size_of(data)) for data in made_in_order(dataset)]
+        again = extract(dataset, backbone, store=store, beside=Beside(own, make))
+        assert (len(reads), len(made), again.computed) == (60, 30, 0)
+    with open_store(backbone.facts) as store, Store.open("be51de" * 4, 3) as other:
+        filled = extract(dataset, backbone, store=store, beside=Beside(other, make))
+        assert (len(made), filled.computed, len(other)) == (60, 0, 30)
+
+
+def test_rows_are_an_array_that_is_read_in_parts(
+    noise: Dataset, expected: np.ndarray, backbone: Backbone, cache: Path
+) -> None:
+    with open_store(backbone.facts) as store:
+        features = extract(noise, backbone, store=store)
+        rows = features.rows()
+        assert len(rows) == len(noise)
+        np.testing.assert_array_equal(rows[10:20], expected[10:20])
+        np.testing.assert_array_equal(rows[np.array([7, 3, 7])], expected[[7, 3, 7]])
+        last = backbone.facts.blocks[-1]
+        np.testing.assert_array_equal(features.rows((last.name,))[:2], expected[:2, last.start : last.stop])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from topwork.errors import ImageError, InputError
-from topwork.images.decode import MAX_PIXELS, decode
+from topwork.images.decode import MAX_PIXELS, Picture, decode, size_of
+from topwork.recipe import Fit
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -432,3 +433,26 @@ def test_importing_leaves_pillows_settings_and_other_formats_alone() -> None:
         "assert 'PIL.EpsImagePlugin' not in sys.modules and 'openvino' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+@pytest.mark.parametrize("side", [(64, 48), (1000, 700)], ids=["small", "large"])
+def test_one_decoding_gives_the_pixels_of_each_size(side: tuple[int, int], fit: Fit) -> None:
+    """Of the size that it was decoded for, to the bit; of another, nearly."""
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8)).resize(
+        side, Image.Resampling.BICUBIC
+    )
+    for turn in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=95, exif=exif)
+        data = file.getvalue()
+        picture = Picture(data, 56, fit=fit)
+        np.testing.assert_array_equal(picture.pixels(56, fit=fit), decode(data, 56, fit=fit))
+        assert picture.size == size_of(data)
+        assert picture.fine_enough(40)
+        known = decode(data, 40).astype(int)
+        assert np.abs(picture.pixels(40).astype(int) - known).mean() < 2
+    assert Picture(data, 16).fine_enough(192) == (side == (64, 48))
