@@ -195,3 +195,19 @@ def test_a_terminal_has_a_bar_with_rate_and_time_left(
     assert "features" in err
     assert "10/10" in err
     assert "img/s" in err
+
+
+def test_without_a_terminal_a_long_phase_is_told_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from topwork.cli import console
+
+    with Console().bar("features", 2000) as advance:
+        for _ in range(20):
+            advance(100)
+    assert capsys.readouterr().err == ""  # it was over in a moment
+    monkeypatch.setattr(console, "EVERY_S", 0.0)
+    with Console().bar("features", 2000) as advance:
+        advance(1000)
+        advance(1000)
+    assert capsys.readouterr().err.splitlines() == ["features: 1,000 of 2,000", "features: 2,000 of 2,000"]

@@ -6,10 +6,14 @@ import atexit
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from topwork.progress import Bar, Fetching
+
+EVERY_S = 10.0  # between two lines of a phase where there is no bar
+STEPS = ("head", "audit", "learning curve", "evidence")  # bars that count steps, not images
 
 
 class Console:
@@ -63,7 +67,10 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, total: int | None) -> Iterator[Bar]:
-        """A bar over `total` items; not shown if standard error is not a terminal."""
+        """A bar over `total` items; a line every few seconds if standard error is not a terminal."""
+        if not sys.stderr.isatty():
+            yield self._lines(title, total)
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import Task as RichTask
         from rich.text import Text
@@ -75,6 +82,8 @@ class Console:
                 super().__init__("")
 
             def render(self, task: RichTask) -> Text:
+                if title in STEPS:
+                    return Text()
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:,.0f} img/s" if speed else "… img/s")
 
@@ -88,7 +97,7 @@ class Console:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self._rich, disable=not sys.stderr.isatty()) as progress:
+        with Progress(*columns, console=self._rich) as progress:
             task = progress.add_task(title, total=total, note="")
 
             def advance(done: int, note: str | None = None, /) -> None:
@@ -97,6 +106,18 @@ class Console:
                 progress.update(task, advance=done)
 
             yield advance
+
+    def _lines(self, title: str, total: int | None) -> Bar:
+        done, told = 0, time.monotonic()
+
+        def advance(more: int, note: str | None = None, /) -> None:
+            nonlocal done, told
+            done += more
+            if (now := time.monotonic()) - told >= EVERY_S:
+                told = now
+                self.say(f"{title}: {done:,}" + (f" of {total:,}" if total else ""))
+
+        return advance
 
 
 def quieten_tensorflow() -> None:
