@@ -5,7 +5,7 @@ Held-out images decide: a validation set, or folds that are each left out in tur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,22 +157,31 @@ def _refined(
     assert images.features_spectrum is not None
     features, spectrum = images.features, images.features_spectrum
     solver = _Solver(features, spectrum, along.targets, along.class_count)
-    u = np.stack([images.directions.lift(u[:, i]) for i in range(u.shape[1])], axis=1).astype(np.float64)
+    u = np.stack([images.directions.lift(u[:, i]) for i in range(u.shape[1])], axis=1)
     each = 4 * along.class_count * spectrum.width * len(problems)  # operations of a step, an image
     steps = max(min(STEPS, STEP_COST // each), LEAST_STEPS)
-    best: tuple[float, float, Array, Array, Array] | None = None
+    tried = held.enough()
+    some: Sequence[Array] = (u[:, tried], b[:, tried])
+    best: tuple[float, float, Array, Array] | None = None
     for weaker in strengths[strengths.index(strength) :]:
-        paths = solver.paths(problems, (u, b))
-        _, u, b = solver.solved(paths, weaker, most_steps=steps, tolerance=ROUGHLY)
-        logits = held.logits(features, u, b)
-        loss, _ = score(logits, held.targets, held.weights)
+        paths = solver.paths(problems[tried], (some[0], some[1]))
+        _, *some = solver.solved(paths, weaker, most_steps=steps, tolerance=ROUGHLY)
+        loss, _ = held.score(features, some[0], some[1], tried, None)
         before = None if best is None else best[0]
         if before is None or loss < before:
-            best = (loss, weaker, u, b, logits)
+            best = (loss, weaker, some[0], some[1])
         if before is not None and loss > (1 - WORTHWHILE) * before:
             break
     assert best is not None
-    return best[1:]
+    _, strength, u[:, tried], b[:, tried] = best
+    if len(tried) < len(problems):
+        # All images' problem may start from what a fold has learnt; another fold may not, for it would have seen
+        # through it what it is held out for.
+        u[:, :1], b[:, :1] = u[:, tried].mean(axis=1, keepdims=True), b[:, tried].mean(axis=1, keepdims=True)
+        rest = np.setdiff1d(np.arange(len(problems)), tried)
+        paths = solver.paths(problems[rest], (u[:, rest], b[:, rest]))
+        _, u[:, rest], b[:, rest] = solver.solved(paths, strength, most_steps=2 * steps, tolerance=ROUGHLY)
+    return strength, u, b, held.logits(features, u, b)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

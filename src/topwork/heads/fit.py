@@ -18,6 +18,7 @@ from topwork.errors import InputError
 from topwork.features.extract import Features
 from topwork.heads.choose import STRENGTHS
 from topwork.heads.head import Head, fit_temperature, softmax
+from topwork.heads.images import EXACT
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import LinearFit, Solved, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
@@ -89,7 +90,7 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe, watch: Watch) 
         wanted = ["last"]
     few, few_held = train, validation
     if (
-        len(wanted) > 1 and len(train) > PROBED
+        len(wanted) > 1 and len(train) > EXACT
     ):  # one choice is made on some images, and its head fitted on all
         few, few_held = _some(train, recipe), _some(validation, recipe)
     steps = len(wanted) * STEPS + (STEPS if few is not train else 0)

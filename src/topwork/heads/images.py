@@ -167,26 +167,15 @@ def _exact(z: Array, weights: Array, mean: Array, deviation: Array) -> Images:
     return Images(directions, np.ascontiguousarray(coordinates), spectrum, None, None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Standardised:
-    """Rows of another, standardised when they are read."""
-
-    rows: Rows
-    mean: Array
-    deviation: Array
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: Any) -> Array:
-        return standardise(self.rows[rows], self.mean, self.deviation)
-
-
 class _File:
-    """Rows in a temporary file at half precision, each feature on a scale of its own; it is gone with the object."""
+    """Rows in a temporary file at half precision, each feature on a scale of its own; it is gone with the object.
+
+    They are written raw and, once `standardised_by` is called, read standardised.
+    """
 
     def __init__(self, count: int, scale: Array) -> None:
         self._count, self._scale = count, scale
+        self._factor, self._offset = scale, np.zeros_like(scale)
         self._row = len(scale) * 2  # bytes
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="topwork-")  # noqa: SIM115
         weakref.finalize(self, self._file.close)
@@ -199,15 +188,19 @@ class _File:
         half = np.clip(x / self._scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
         self._file.write(half.tobytes())
 
+    def standardised_by(self, mean: Array, deviation: Array) -> None:
+        self._file.flush()
+        self._factor, self._offset = self._scale / deviation, mean / deviation
+
     def __getitem__(self, rows: Any) -> Array:
         if not isinstance(rows, slice):
             return np.concatenate([self[row : row + 1] for row in rows.tolist()])
-        self._file.flush()
         start, stop, _ = rows.indices(self._count)
         # Any thread may read.
         data = os.pread(self._file.fileno(), (stop - start) * self._row, start * self._row)
-        x = np.frombuffer(data, np.float16).astype(np.float32).reshape(stop - start, -1)
-        x *= self._scale
+        x = np.frombuffer(data, np.float16).reshape(stop - start, -1).astype(np.float32)
+        x *= self._factor
+        x -= self._offset
         return x
 
 
@@ -227,7 +220,8 @@ def _held(x: Rows, weights: Array, width: int) -> tuple[Rows, Array, Array]:
         total += shares[block] @ rows
         square += shares[block] @ np.square(rows, dtype=np.float64)
     mean, deviation = _moments(total, np.sqrt(np.maximum(square - total**2, 0)))
-    return Standardised(file, mean, deviation), mean, deviation
+    file.standardised_by(mean, deviation)
+    return file, mean, deviation
 
 
 def in_blocks(work: Callable[[Array, slice], T], x: Rows) -> Iterator[tuple[slice, T]]:
