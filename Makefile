@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv; Python 3.11 or later and make are all that must be there.
+# Every target sets up what it needs in .venv; Python 3.11.4 or later and make are all that must be there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

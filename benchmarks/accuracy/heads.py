@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy.heads [--only emoji-vendors fonts letters] [--pictures 5000] [--splits 10]
 
 With more than 2,500 photos the head is solved along the strongest directions of a sample first and then, in few
-steps, on all features (see `topwork.heads.images`); with fewer it is exact, and nothing is to be compared. Exact is
+steps, on all features (see `topwork.heads.design`); with fewer it is exact, and nothing is to be compared. Exact is
 here the same path along all directions, for all folds. Three quarters of the photos are learnt from, groups on one
 side; five folds choose the penalty. Lite0 at 96 px, f32, all stages. The interval is the mean difference plus and
 minus 1.96 standard errors over the splits, which share photos, so that it is somewhat too narrow.
@@ -22,7 +22,7 @@ from topwork.backbones.backbone import LAST, load_backbone
 from topwork.data.groups import group_numbers
 from topwork.data.sources import load
 from topwork.features.extract import extract, open_store
-from topwork.heads import choose, images
+from topwork.heads import choose, design
 from topwork.heads.head import softmax
 from topwork.heads.linear import fit_linear
 from topwork.parallel import one_blas_thread
@@ -33,16 +33,16 @@ SIZE_PX, FOLDS = 96, 5
 
 def fitted(exact: bool, x: np.ndarray, y: np.ndarray, folds: np.ndarray, classes: int) -> tuple:
     """Logits are taken from the head; the seconds are processor time."""
-    before = images.EXACT, choose.ENOUGH_HELD_OUT
+    before = design.EXACT, choose.ENOUGH_HELD_OUT
     if exact:
-        images.EXACT = choose.ENOUGH_HELD_OUT = 10**9
+        design.EXACT = choose.ENOUGH_HELD_OUT = 10**9
     try:
         began = time.process_time()
         with one_blas_thread():
             head = fit_linear(x, y, class_count=classes, folds=folds).head
         return head, time.process_time() - began
     finally:
-        images.EXACT, choose.ENOUGH_HELD_OUT = before
+        design.EXACT, choose.ENOUGH_HELD_OUT = before
 
 
 def main() -> None:

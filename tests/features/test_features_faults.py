@@ -164,5 +164,7 @@ def test_ctrl_c_leaves_a_good_store_and_says_how_to_go_on(
         assert store.set_aside is None
         assert 0 < kept < 1002
     code, out, err = finished(start(*options, "--head", "centroid", "--json"))
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("test accuracy ")
+    assert err.count("\n") == 1
     assert json.loads(out)["computed"] == 1002 - kept

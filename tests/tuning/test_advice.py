@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from photos import SHAPES, write_shapes
 from topwork.backbones.backbone import Backbone
 from topwork.checks.groups import check
+from topwork.checks.looks import measuring
 from topwork.cli.text.advice import advice_json, advice_text
 from topwork.data.dataset import Dataset, FileImage
 from topwork.data.sources import load
@@ -56,8 +57,9 @@ def seen(**changes: object) -> Evidence:
 
 @pytest.fixture(scope="module")
 def features(shapes: Path, backbone: Backbone) -> Features:
-    with open_store(backbone.facts) as store:
-        yield check(extract(load(shapes), backbone, store=store), lambda _: None).features
+    with open_store(backbone.facts) as store, measuring() as beside:
+        extracted = extract(load(shapes), backbone, store=store, beside=beside)
+        yield check(extracted, beside.store, lambda _: None).features
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import numpy as np
 
 from topwork.checks.registration import CONFIRMED, ROUGH_PX, STAGES, Common, registered, shrunk
 from topwork.checks.search import blocks_of, compact, neighbours
-from topwork.heads.images import Rows
+from topwork.heads.design import Rows
 from topwork.images.decode import DECODER
 from topwork.parallel import core_count, one_blas_thread, stream
 from topwork.storage.results import remembered

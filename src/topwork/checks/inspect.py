@@ -20,9 +20,9 @@ from topwork.data.groups import group_numbers, joined
 from topwork.data.split import Splits, folds
 from topwork.features.extract import Features
 from topwork.heads.choose import choose
+from topwork.heads.design import Rows, images_of
 from topwork.heads.fit import Fitted, fold_count
 from topwork.heads.head import softmax
-from topwork.heads.images import Rows, images_of
 from topwork.parallel import one_blas_thread
 from topwork.recipe import Recipe
 from topwork.storage.results import remembered

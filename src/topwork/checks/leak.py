@@ -12,8 +12,8 @@ from topwork.data.dataset import Dataset
 from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, splits_of
 from topwork.evaluation.significance import Interval, wilson
+from topwork.heads.design import placed
 from topwork.heads.fit import Fitted
-from topwork.heads.images import placed
 from topwork.recipe import Recipe
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.looks import Looks
-from topwork.heads.images import Rows, in_blocks
+from topwork.heads.design import Rows, in_blocks
 
 BLANK = 2.0  # contrast (of 255) below which there is nothing to see
 DARK, BRIGHT = 30.0, 245.0  # nearly all pixels are darker, or brighter (of 255)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.looks import THUMBNAIL_PX
-from topwork.heads.images import strongest
+from topwork.heads.design import strongest
 from topwork.parallel import one_blas_thread
 
 CONFIRMED = 0.94  # smallest correlation at 48 px

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topwork.checks.registration import ENOUGH, unit
-from topwork.heads.images import Rows, gram, in_blocks, strongest
+from topwork.heads.design import Rows, gram, in_blocks, strongest
 from topwork.parallel import core_count, one_blas_thread, stream
 
 ALL_PAIRS = 8000  # pictures up to which each is compared with all others

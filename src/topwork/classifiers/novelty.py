@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.heads.images import Rows, in_blocks, strongest
+from topwork.heads.design import Rows, in_blocks, strongest
 
 AXES = 64  # directions in which distances are measured
 IMAGES_AN_AXIS = 4  # fewest images for each

@@ -13,7 +13,7 @@ from topwork.data.dataset import Dataset, Problem
 from topwork.errors import InputError
 from topwork.evaluation.evaluate import Evaluation, evaluate
 from topwork.features.extract import Features, Matrix
-from topwork.heads.images import in_blocks
+from topwork.heads.design import in_blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from topwork.heads.design import Array, Images, Rows, Spectrum, in_blocks
 from topwork.heads.head import fit_temperature
-from topwork.heads.images import Array, Images, Rows, Spectrum, in_blocks
 from topwork.heads.logistic import Path
 
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5

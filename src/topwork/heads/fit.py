@@ -17,8 +17,8 @@ from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features.extract import Features
 from topwork.heads.choose import STRENGTHS
+from topwork.heads.design import EXACT
 from topwork.heads.head import Head, fit_temperature, softmax
-from topwork.heads.images import EXACT
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import LinearFit, Solved, fit_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp

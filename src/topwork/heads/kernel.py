@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 
 from topwork.heads.choose import choose
+from topwork.heads.design import Array, Images, Rows, eigen, exact_images, images_of, placed
 from topwork.heads.head import Head, Layer, likeness
-from topwork.heads.images import Array, Images, Rows, eigen, exact_images, images_of, placed
 from topwork.heads.linear import LinearFit, fit_of, fold_affine
 
 DIRECTIONS = 512  # the rest is mostly noise: 512 did better than all on held-out images

@@ -1,7 +1,7 @@
 """The linear head: L2-regularised multinomial logistic regression on standardised features.
 
 The strength of the penalty is chosen along a path by the held-out log-loss; `topwork.heads.choose` does that,
-`topwork.heads.logistic` describes the problem and its solution, `topwork.heads.images` what it is solved on.
+`topwork.heads.logistic` describes the problem and its solution, `topwork.heads.design` what it is solved on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from topwork.heads.choose import ROUGHLY, STEPS, STRENGTHS, Affine, Chosen, Step, choose
+from topwork.heads.design import Array, Images, Rows, exact_images, images_of, placed, standardise
 from topwork.heads.head import Head, Layer
-from topwork.heads.images import Array, Images, Rows, exact_images, images_of, placed, standardise
 from topwork.heads.logistic import Path
 
 

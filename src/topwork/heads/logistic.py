@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from topwork.heads.images import Rows, Spectrum
+from topwork.heads.design import Rows, Spectrum
 from topwork.heads.lbfgs import minimise
 from topwork.parallel import core_count, one_blas_thread
 
@@ -52,7 +52,7 @@ class Path:
     """Solutions of several problems over the same images, for one strength after another.
 
     Args:
-        z: features, centred, float32 (N, D), or rows to be read in parts (see `topwork.heads.images.Rows`).
+        z: features, centred, float32 (N, D), or rows to be read in parts (see `topwork.heads.design.Rows`).
         spectrum: of their covariance.
         targets: int64 (N,) in 0..K-1.
         class_count: K.

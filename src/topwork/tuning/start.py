@@ -17,9 +17,9 @@ from topwork.data.split import Splits
 from topwork.evaluation.significance import gains_of_groups
 from topwork.features.extract import Features
 from topwork.graphs.compile import compile_model
+from topwork.heads.design import moments
 from topwork.heads.fit import fit_head
 from topwork.heads.head import Layer, fit_temperature
-from topwork.heads.images import moments
 from topwork.heads.linear import fit_linear, fold_affine
 from topwork.parallel import core_count, stream
 from topwork.progress import Silent

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from linear_problems import problem
-from topwork.heads import choose, images, logistic
-from topwork.heads.images import gram, images_of, moments, standardise
+from topwork.heads import choose, design, logistic
+from topwork.heads.design import gram, images_of, moments, standardise
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import fit_linear
 
@@ -35,13 +35,13 @@ class Stored:
 @pytest.fixture(params=["in memory", "in a file"])
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with many images: 20 directions of a sample of 100, read 32 at a time."""
-    monkeypatch.setattr(images, "EXACT", 100)
-    monkeypatch.setattr(images, "NARROW", 10)
-    monkeypatch.setattr(images, "SAMPLE", 100)
-    monkeypatch.setattr(images, "DIRECTIONS", 20)
-    monkeypatch.setattr(images, "ROWS_AT_ONCE", 32)
+    monkeypatch.setattr(design, "EXACT", 100)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "SAMPLE", 100)
+    monkeypatch.setattr(design, "DIRECTIONS", 20)
+    monkeypatch.setattr(design, "ROWS_AT_ONCE", 32)
     if request.param == "in a file":
-        monkeypatch.setattr(images, "HELD_BYTES", 0)
+        monkeypatch.setattr(design, "HELD_BYTES", 0)
 
 
 @pytest.mark.parametrize(("n", "d"), [(120, 20), (40, 100)], ids=["N>D", "N<D"])
@@ -112,7 +112,7 @@ def test_few_directions_lose_nothing_in_the_end(how: str, monkeypatch: pytest.Mo
     )
     few = fit_linear(x[:600], y[:600], class_count=4, **held)
     assert few.solved.images.features is not None
-    monkeypatch.setattr(images, "EXACT", 600)
+    monkeypatch.setattr(design, "EXACT", 600)
     every = fit_linear(x[:600], y[:600], class_count=4, **held)
     assert every.solved.images.features is None
     assert every.held_out_accuracy > 0.5
@@ -134,19 +134,19 @@ def test_held_out_logits_are_those_of_heads_that_have_not_seen_the_image() -> No
 
 
 def test_more_images_than_the_coordinates_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "EXACT", 100)
-    monkeypatch.setattr(images, "NARROW", 10)
-    monkeypatch.setattr(images, "SAMPLE", 100)
-    monkeypatch.setattr(images, "MOST_NUMBERS", 200 * 4)
+    monkeypatch.setattr(design, "EXACT", 100)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "SAMPLE", 100)
+    monkeypatch.setattr(design, "MOST_NUMBERS", 200 * 4)
     x = np.random.default_rng(0).normal(size=(200, 150)).astype(np.float32)
     assert len(images_of(x, np.ones(200)).spectrum.variances) == 4
 
 
 def test_values_that_half_precision_has_no_numbers_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "EXACT", 100)
-    monkeypatch.setattr(images, "NARROW", 10)
-    monkeypatch.setattr(images, "SAMPLE", 100)
-    monkeypatch.setattr(images, "HELD_BYTES", 0)
+    monkeypatch.setattr(design, "EXACT", 100)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "SAMPLE", 100)
+    monkeypatch.setattr(design, "HELD_BYTES", 0)
     x, y, w = problem(300, 30, 3)
     x /= x.std(axis=0)
     big = x.copy()
@@ -159,16 +159,16 @@ def test_values_that_half_precision_has_no_numbers_for(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("n", [90, 700])
 def test_the_same_to_the_bit_whatever_the_number_of_threads(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "EXACT", 300)
-    monkeypatch.setattr(images, "NARROW", 10)
-    monkeypatch.setattr(images, "SAMPLE", 300)
-    monkeypatch.setattr(images, "DIRECTIONS", 20)
-    monkeypatch.setattr(images, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(design, "EXACT", 300)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "SAMPLE", 300)
+    monkeypatch.setattr(design, "DIRECTIONS", 20)
+    monkeypatch.setattr(design, "ROWS_AT_ONCE", 64)
     monkeypatch.setattr(logistic, "BLOCK", 32)
     x, y, w = problem(n, 60, 3, weighted=True)
     seen = []
     for cores in (1, 2, 5):
-        for module in (images, logistic):
+        for module in (design, logistic):
             monkeypatch.setattr(module, "core_count", lambda cores=cores: cores)
         fit = fit_linear(x, y, class_count=3, weights=w, folds=np.arange(n) % 5)
         seen.append((fit.head.layers[0].weight, fit.head.layers[0].bias, fit.held_out_logits))
@@ -178,7 +178,7 @@ def test_the_same_to_the_bit_whatever_the_number_of_threads(n: int, monkeypatch:
 
 
 def test_the_products_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(design, "ROWS_AT_ONCE", 7)
     rows = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     for matrix in (rows, rows.T):
         found = gram(matrix)
@@ -206,9 +206,9 @@ def test_folds_that_the_path_was_not_computed_for_are_solved_at_its_end(
 @pytest.mark.parametrize("exact", [True, False])
 def test_other_images_can_be_learnt_from(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exact:
-        monkeypatch.setattr(images, "EXACT", 100)
-        monkeypatch.setattr(images, "NARROW", 10)
-        monkeypatch.setattr(images, "SAMPLE", 100)
+        monkeypatch.setattr(design, "EXACT", 100)
+        monkeypatch.setattr(design, "NARROW", 10)
+        monkeypatch.setattr(design, "SAMPLE", 100)
     x, y, w = problem(300, 25, 3, weighted=True, noise=1.5)
     fit = fit_linear(x[:200], y[:200], class_count=3, weights=w[:200], folds=np.arange(200) % 5)
     known = fit_linear(
