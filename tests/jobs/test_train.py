@@ -84,6 +84,16 @@ def test_the_list_agrees_with_what_the_classifier_predicts(run: Run, shapes: Pat
         assert float(row["probability"]) == pytest.approx(probability, abs=1e-5)
 
 
+def test_a_loaded_classifier_scores_itself_as_the_run_was_scored(run: Run, shapes: Path) -> None:
+    tested = {row["id"] for row in rows_of(run.path) if row["split"] == "test"}
+    found = Classifier.load(run.path).evaluate(load(shapes).filter(lambda e: e.id in tested))
+    assert found.accuracy == run.test.accuracy
+    assert found.log_loss == pytest.approx(run.test.log_loss, rel=1e-4)
+    others = Dataset((dataclasses.replace(load(shapes)[0], label="other"),), ("other",), "others")
+    with pytest.raises(InputError, match="expected the classifier's classes"):
+        Classifier.load(run.path).evaluate(others)
+
+
 def test_the_report(run: Run, shapes: Path) -> None:
     report = json.loads((run.path / REPORT).read_text(encoding="utf-8"))
     assert report["data"] == str(shapes)

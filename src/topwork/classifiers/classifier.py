@@ -20,10 +20,12 @@ from topwork.classifiers.calibration import Calibration
 from topwork.classifiers.graph import attach, without_head
 from topwork.classifiers.neighbours import NEIGHBOURS
 from topwork.classifiers.novelty import Novelty
+from topwork.classifiers.score import score, targets_for
 from topwork.data.dataset import Dataset, Example, ImageSource
-from topwork.data.sources import load_images
+from topwork.data.sources import load, load_images
 from topwork.errors import ImageError, InputError
-from topwork.features.extract import Matrix
+from topwork.evaluation.evaluate import Evaluation
+from topwork.features.extract import Matrix, extract, open_store
 from topwork.heads.file import load_head, save_head
 from topwork.heads.head import Head
 from topwork.images.decode import decode
@@ -135,6 +137,23 @@ class Classifier:
             yield from results
         for problem in dataset.skipped:
             yield Prediction(problem.id, self.classes, None, problem.reason)
+
+    def evaluate(self, data: Dataset | str | Path) -> Evaluation:
+        """Score the classifier on labelled images, each exactly once; computed features are stored.
+
+        Args:
+            data: a dataset, or anything that `topwork.load` takes.
+
+        Raises:
+            InputError: no image can be read, or one has a label that is not among the classes.
+
+        >>> Classifier.load("run").evaluate("other-photos").accuracy  # doctest: +SKIP
+        0.91
+        """
+        dataset = data if isinstance(data, Dataset) else load(data)
+        targets_for(self, dataset)  # fail before the work
+        with open_store(self.backbone.facts) as store:
+            return score(self, extract(dataset, self.backbone, store=store)).evaluation
 
     def save(self, folder: Path) -> None:
         """Write `model.xml`, `model.bin`, `head.npz` and, last, `classifier.json` into `folder`.

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from topwork.classifiers.classifier import Classifier
 from topwork.data.dataset import Dataset, Problem
 from topwork.errors import InputError
 from topwork.evaluation.evaluate import Evaluation, evaluate
 from topwork.features.extract import Features, Matrix
 from topwork.heads.design import in_blocks
+
+
+class Scorable(Protocol):
+    """What is needed of a classifier to score it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks of features that it uses."""
+
+    def probabilities(self, features: Matrix, /) -> Matrix:
+        """float32 (N, K), of these features, float32 (N, D)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +41,7 @@ class Scored:
 
 
 def score(
-    classifier: Classifier,
+    classifier: Scorable,
     features: Features,
     *,
     majority: str | None = None,
@@ -58,7 +72,7 @@ def score(
 
 
 def probabilities_of(
-    classifier: Classifier, features: Features, progress: Callable[[int], None] = lambda done: None
+    classifier: Scorable, features: Features, progress: Callable[[int], None] = lambda done: None
 ) -> Matrix:
     """The classifier's probabilities for images with features, float32 (N, K), read in blocks."""
     found = np.empty((len(features.keys), len(classifier.classes)), np.float32)
@@ -68,7 +82,7 @@ def probabilities_of(
     return found
 
 
-def targets_for(classifier: Classifier, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+def targets_for(classifier: Scorable, dataset: Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Each image's class as an index into the classifier's classes, int64 (N,)."""
     place = {name: i for i, name in enumerate(classifier.classes)}
     for example in dataset:
