@@ -21,6 +21,19 @@ def test_products_take_one_thread_while_the_block_runs() -> None:
     assert blas_threads() == before
 
 
+def test_the_limit_holds_until_the_last_of_overlapping_blocks_ends() -> None:
+    before = blas_threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    other = threading.Thread(target=second.__enter__)
+    other.start()
+    other.join()
+    first.__exit__(None, None, None)
+    assert blas_threads() == {1}
+    second.__exit__(None, None, None)
+    assert blas_threads() == before
+
+
 def test_results_come_in_order_and_little_is_read_ahead() -> None:
     read: list[int] = []
 

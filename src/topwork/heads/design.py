@@ -230,8 +230,12 @@ def in_blocks(work: Callable[[Array, slice], T], x: Rows) -> Iterator[tuple[slic
     def one(block: slice) -> tuple[slice, T]:
         return block, work(x[block], block)
 
-    with one_blas_thread(), closing(stream(one, blocks(len(x)), workers=core_count())) as results:
-        yield from results
+    with one_blas_thread():
+        if len(x) <= ROWS_AT_ONCE:
+            yield from map(one, blocks(len(x)))
+            return
+        with closing(stream(one, blocks(len(x)), workers=core_count())) as results:
+            yield from results
 
 
 def placed(place: Callable[[Array], Array], x: Rows) -> Array:
@@ -252,9 +256,13 @@ def gram(rows: Array) -> Array:
     def lower(block: slice) -> None:
         product[block, : block.stop] = rows[block] @ rows[: block.stop].T
 
-    with one_blas_thread(), closing(stream(lower, blocks(len(rows)), workers=core_count())) as done:
-        for _ in done:
-            pass
+    with one_blas_thread():
+        if len(rows) <= ROWS_AT_ONCE:
+            lower(slice(0, len(rows)))
+            return product
+        with closing(stream(lower, blocks(len(rows)), workers=core_count())) as done:
+            for _ in done:
+                pass
     for block in blocks(len(rows)):
         product[: block.start, block] = product[block, : block.start].T
     return product

@@ -142,7 +142,9 @@ class Path:
             edges = range(start, stop, step)
             return _added(self._block(flat, bias, slice(at, min(at + step, stop)), curved) for at in edges)
 
-        total = _added(pool.map(span, edges[:-1], edges[1:]))
+        # What is over in a moment is not worth another thread.
+        each = map if spans == 1 else pool.map
+        total = _added(each(span, edges[:-1], edges[1:]))
         return total._replace(gradient_u=total.gradient_u.reshape(u.shape))
 
     def _block(self, flat: Array, bias: Array, rows: slice, curved: bool) -> Sums:
