@@ -27,6 +27,7 @@ from topwork.progress import Watch
 from topwork.recipe import Recipe
 
 PROBED = 1500  # training images on which features are chosen, of more than can be solved exactly
+WORTH_THREADS = 1000  # images from which on two heads are fitted at once
 STEPS = len(STRENGTHS)
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -100,9 +101,8 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe, watch: Watch) 
         def fit(name: str, part: Dataset, held: Dataset) -> tuple[LinearFit, Candidate, Array | None]:
             return _fit_blocks(features, choices[name], name, part, held, recipe, progress)
 
-        with ThreadPoolExecutor(
-            len(wanted)
-        ) as pool:  # each on one thread but for what is shared out by images
+        # Few images leave little to do at once: Python itself would be what two threads wait for.
+        with ThreadPoolExecutor(len(wanted) if len(few) >= WORTH_THREADS else 1) as pool:
             fits = list(pool.map(lambda name: fit(name, few, few_held), wanted))
         fits.sort(key=lambda one: one[1].held_out_loss)
         best, chosen, fold_of = fits[0]

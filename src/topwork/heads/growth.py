@@ -12,6 +12,7 @@ import numpy as np
 from topwork.evaluation.learning_curve import LearningCurve, fit_curve
 from topwork.heads.fit import Fitted
 from topwork.heads.linear import Solved
+from topwork.parallel import one_blas_thread
 
 SHARES = (0.125, 0.25, 0.5)  # of the training images; the full set is known from cross-validation
 REPEATS = 3  # folds in which each share is tried
@@ -59,7 +60,8 @@ def growth(fitted: Fitted, progress: Callable[[int], None]) -> Growth | None:
         return None
     targets = unseen.targets()
     wrong = said.argmax(axis=1) != targets
-    points = _points(fitted.solved, fold_of, progress)
+    with one_blas_thread():
+        points = _points(fitted.solved, fold_of, progress)
     learnt = round(len(unseen) * (1 - 1 / (int(fold_of.max()) + 1)))
     curve = fit_curve((*points, learnt), (*points.values(), float(wrong.mean())))
     # The curve is meant for all training images, though each fold's head was trained on slightly fewer.

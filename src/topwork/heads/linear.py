@@ -34,7 +34,7 @@ class Solved:
         z, spectrum = self.images.coordinates[rows], self.images.spectrum
         path = Path(z, spectrum, self.targets[rows], self.class_count, self.weights[None, rows])
         for strength in (
-            *(s for s in STRENGTHS[::2] if s > self.strength),
+            *(s for s in STRENGTHS[::4] if s > self.strength),
             self.strength,
         ):  # each near the one before
             path.solve(strength, tolerance=ROUGHLY)
