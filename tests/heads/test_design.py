@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import numpy as np
 import pytest
 
 from linear_problems import problem
+from topwork.errors import TopworkError
 from topwork.heads import choose, design, logistic
 from topwork.heads.design import gram, images_of, moments, standardise
 from topwork.heads.kernel import fit_kernel
@@ -140,6 +142,17 @@ def test_more_images_than_the_coordinates_may_take(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(design, "MOST_NUMBERS", 200 * 4)
     x = np.random.default_rng(0).normal(size=(200, 150)).astype(np.float32)
     assert len(images_of(x, np.ones(200)).spectrum.variances) == 4
+
+
+def test_a_full_disk_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(design, "EXACT", 100)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "HELD_BYTES", 0)
+    full = lambda **options: open("/dev/full", "r+b", buffering=0)  # noqa: E731, PTH123, SIM115
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    x = np.random.default_rng(0).normal(size=(200, 150)).astype(np.float32)
+    with pytest.raises(TopworkError, match=r"room for 0.0 GB .*No space left on device.*TOPWORK_CACHE"):
+        images_of(x, np.ones(200))
 
 
 def test_values_that_half_precision_has_no_numbers_for(monkeypatch: pytest.MonkeyPatch) -> None:

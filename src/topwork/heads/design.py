@@ -8,17 +8,19 @@ from the store once; what doesn't fit into `HELD_BYTES` is kept in a temporary f
 
 from __future__ import annotations
 
-import os
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
+from topwork.errors import TopworkError
 from topwork.parallel import core_count, one_blas_thread, stream
+from topwork.storage.cache import cache_root
 
 EXACT = 2500  # images up to which all directions are used,
 NARROW = 1536  # and features
@@ -170,38 +172,54 @@ def _exact(z: Array, weights: Array, mean: Array, deviation: Array) -> Images:
 class _File:
     """Rows in a temporary file at half precision, each feature on a scale of its own; it is gone with the object.
 
-    They are written raw and, once `standardised_by` is called, read standardised.
+    They are written raw and, once `standardised_by` is called, read standardised, by any thread.
     """
 
     def __init__(self, count: int, scale: Array) -> None:
         self._count, self._scale = count, scale
         self._factor, self._offset = scale, np.zeros_like(scale)
         self._row = len(scale) * 2  # bytes
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="topwork-")  # noqa: SIM115
+        self._turn = threading.Lock()
+        folder = cache_root()  # the system's own folder for such files may be in memory
+        with self._disk():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="topwork-", dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         return self._count
 
     def write(self, block: slice, x: Array) -> None:
-        self._file.seek(block.start * self._row)
         half = np.clip(x / self._scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
-        self._file.write(half.tobytes())
+        with self._turn, self._disk():
+            self._file.seek(block.start * self._row)
+            self._file.write(half.tobytes())
+            self._file.flush()
 
     def standardised_by(self, mean: Array, deviation: Array) -> None:
-        self._file.flush()
         self._factor, self._offset = self._scale / deviation, mean / deviation
 
     def __getitem__(self, rows: Any) -> Array:
         if not isinstance(rows, slice):
             return np.concatenate([self[row : row + 1] for row in rows.tolist()])
         start, stop, _ = rows.indices(self._count)
-        # Any thread may read.
-        data = os.pread(self._file.fileno(), (stop - start) * self._row, start * self._row)
+        with self._turn, self._disk():
+            self._file.seek(start * self._row)
+            data = self._file.read((stop - start) * self._row)
         x = np.frombuffer(data, np.float16).reshape(stop - start, -1).astype(np.float32)
         x *= self._factor
         x -= self._offset
         return x
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TopworkError(
+                f"{cache_root()}: expected room for {self._count * self._row / 1e9:.1f} GB of features while the "
+                f"head is fitted ({error.strerror}); free some, or set TOPWORK_CACHE to a folder on another disk"
+            ) from None
 
 
 def _held(x: Rows, weights: Array, width: int) -> tuple[Rows, Array, Array]:
