@@ -319,8 +319,8 @@ def test_the_token(browser: Browser, run: Run, fresh: Path) -> None:
     with serving(f"shapes={run.path}", token="open-7") as server:
         browser.open(f"{server.url}/")
         for token, shown in (
-            ("wrong", "That is not the token."),
-            ("wröng", "That is not the token."),
+            ("wrong", "This token is not valid."),
+            ("wröng", "This token is not valid."),
             ("open-7", ""),
         ):
             _until(browser, "document.activeElement.id === 'token' && document.activeElement.value === ''")
