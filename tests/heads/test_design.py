@@ -11,7 +11,8 @@ import pytest
 from linear_problems import problem
 from topwork.errors import TopworkError
 from topwork.heads import choose, design, logistic
-from topwork.heads.design import gram, images_of, moments, standardise
+from topwork.heads.choose import Affine
+from topwork.heads.design import gram, images_of, moments, placed, standardise
 from topwork.heads.kernel import fit_kernel
 from topwork.heads.linear import fit_linear
 
@@ -142,6 +143,20 @@ def test_more_images_than_the_coordinates_may_take(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(design, "MOST_NUMBERS", 200 * 4)
     x = np.random.default_rng(0).normal(size=(200, 150)).astype(np.float32)
     assert len(images_of(x, np.ones(200)).spectrum.variances) == 4
+
+
+def test_what_is_placed_waits_in_a_file_where_it_is_too_much_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the features that a leak is measured on: all of them were held once, whatever their number."""
+    x = np.random.default_rng(0).normal(3, 2, (150, 20)).astype(np.float32)
+    monkeypatch.setattr(design, "ROWS_AT_ONCE", 32)
+    known = placed(lambda rows: rows * 2 - 1, x)
+    assert isinstance(known, np.ndarray)
+    monkeypatch.setattr(design, "HELD_BYTES", 0)
+    found = placed(lambda rows: rows * 2 - 1, x)
+    assert not isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found[:], known, rtol=1e-3, atol=1e-3)
+    affine = Affine(np.ones((2, 20)), np.array([0.0, 1.0]))
+    np.testing.assert_allclose(affine.logits(found), affine.logits(known), atol=0.05)
 
 
 def test_a_full_disk_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,8 @@ def duplicate_groups(
         joined.join(row, same, 1.0)
 
     def confirmed() -> dict[str, Array]:
-        pairs = list(confirmed_pairs(_Chosen(features, rows), thumbnails[rows], told))
+        pictures = thumbnails if len(rows) == len(thumbnails) else thumbnails[rows]
+        pairs = list(confirmed_pairs(_Chosen(features, rows), pictures, told))
         a, b, likeness = zip(*pairs, strict=True) if pairs else ((), (), ())
         return {"a": np.array(a, int), "b": np.array(b, int), "likeness": np.array(likeness, float)}
 

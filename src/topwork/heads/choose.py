@@ -46,9 +46,11 @@ class Affine:
     u: Array
     b: Array
 
-    def logits(self, z: Array) -> Array:
-        """float32 (N, K) of `z`, float32 (N, R)."""
-        return np.asarray(z @ self.u.T.astype(np.float32) + self.b.astype(np.float32))
+    def logits(self, z: Rows) -> Array:
+        """float32 (N, K) of `z`, float32 (N, R), read in blocks."""
+        weight, bias = self.u.T.astype(np.float32), self.b.astype(np.float32)
+        parts = [part for _, part in in_blocks(lambda rows, _: rows @ weight + bias, z)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(bias)), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def choose(
     class_count: int,
     weights: Array,
     folds: Array | None,
-    validation: tuple[Array, Array, Array] | None,
+    validation: tuple[Rows, Array, Array] | None,
     strengths: tuple[float, ...],
     tolerance: float | None = None,
     progress: Callable[[int], None] | None = None,
@@ -118,6 +120,7 @@ def choose(
     if len(tried) < len(problems):
         rest = np.setdiff1d(np.arange(len(problems)), tried)
         start = u.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
+        # Solved to the end, where it started makes no difference: nothing is learnt of what is held out.
         _, more_u, more_b = solver.solved(solver.paths(problems[rest], start), strength)
         order = np.argsort(np.concatenate([tried, rest]))
         u = np.concatenate([u, more_u], axis=1)[:, order]
@@ -238,7 +241,7 @@ class _Held(Protocol):
 class _Validation:
     """A set of its own; there is one problem."""
 
-    def __init__(self, z: Array, targets: Array, weights: Array) -> None:
+    def __init__(self, z: Rows, targets: Array, weights: Array) -> None:
         self._z, self.targets, self.weights = z, targets, weights
 
     def enough(self) -> Array:
@@ -270,23 +273,26 @@ class _Folds:
         self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
     ) -> tuple[float, float]:
         rows = np.flatnonzero(np.isin(self._folds, problems - 1))
-        of_problem = {number: i for i, number in enumerate(problems.tolist())}
-        said = np.empty((len(rows), len(u)), np.float32)
-        for fold in np.unique(self._folds[rows]).tolist():
-            inside = self._folds[rows] == fold
-            i = of_problem[fold + 1]
-            said[inside] = Affine(u[:, i], b[:, i]).logits(coordinates[rows[inside]])
-        return score(said, self.targets[rows], self.weights[rows])
+        said = self._said(coordinates, u, b, problems)
+        return score(said[rows], self.targets[rows], self.weights[rows])
 
     def logits(self, z: Rows, u: Array, b: Array) -> Array:
-        solutions = [Affine(u[:, i], b[:, i]) for i in range(1, u.shape[1])]
+        return self._said(z, u, b, np.arange(u.shape[1]))
+
+    def _said(self, z: Rows, u: Array, b: Array, problems: Array) -> Array:
+        """float32 (N, K); the rows of folds that no problem is held out for are left as they are."""
+        solutions = {
+            int(p) - 1: (u[:, i].T.astype(np.float32), b[:, i].astype(np.float32))
+            for i, p in enumerate(problems)
+        }
         every = np.empty((len(self._folds), len(u)), np.float32)
 
         def fill(rows: Array, block: slice) -> None:
             folds = self._folds[block]
             for fold in np.unique(folds).tolist():
-                inside = folds == fold
-                every[block][inside] = solutions[fold].logits(rows[inside])
+                if fold in solutions:
+                    inside, (weight, bias) = folds == fold, solutions[fold]
+                    every[block][inside] = rows[inside] @ weight + bias
 
         for _ in in_blocks(fill, z):
             pass

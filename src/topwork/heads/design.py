@@ -230,8 +230,7 @@ def _held(x: Rows, weights: Array, width: int) -> tuple[Rows, Array, Array]:
         mean, deviation = moments(every, weights)
         return standardise(every, mean, deviation), mean, deviation
     shares = weights / weights.sum()
-    largest = np.abs(x[:ROWS_AT_ONCE]).max(axis=0)
-    file = _File(n, np.where(largest > 0, largest, 1).astype(np.float32) / USUAL_HALF)
+    file = _File(n, _scale(x[:ROWS_AT_ONCE]))
     total, square = np.zeros(width), np.zeros(width)
     for block, rows in in_blocks(lambda rows, _: rows, x):
         file.write(block, rows)
@@ -240,6 +239,11 @@ def _held(x: Rows, weights: Array, width: int) -> tuple[Rows, Array, Array]:
     mean, deviation = _moments(total, np.sqrt(np.maximum(square - total**2, 0)))
     file.standardised_by(mean, deviation)
     return file, mean, deviation
+
+
+def _scale(rows: Array) -> Array:
+    largest = np.abs(rows).max(axis=0)
+    return np.asarray(np.where(largest > 0, largest, 1).astype(np.float32) / USUAL_HALF)
 
 
 def in_blocks(work: Callable[[Array, slice], T], x: Rows) -> Iterator[tuple[slice, T]]:
@@ -256,10 +260,16 @@ def in_blocks(work: Callable[[Array, slice], T], x: Rows) -> Iterator[tuple[slic
             yield from results
 
 
-def placed(place: Callable[[Array], Array], x: Rows) -> Array:
-    """All of `x` as `place` has it, float32 (N, R)."""
-    parts = [part for _, part in in_blocks(lambda rows, _: place(rows), x)]
-    return np.concatenate(parts) if parts else place(x[:])
+def placed(place: Callable[[Array], Array], x: Rows) -> Rows:
+    """All of `x` as `place` has it, float32 (N, R), to be read again and again."""
+    first = place(x[:ROWS_AT_ONCE])
+    parts = in_blocks(lambda rows, _: place(rows), x)
+    if len(x) * first.shape[1] * 4 <= HELD_BYTES:
+        return np.concatenate([first[:0], *(part for _, part in parts)])
+    file = _File(len(x), _scale(first))
+    for block, part in parts:
+        file.write(block, part)
+    return file
 
 
 def blocks(count: int) -> Iterator[slice]:

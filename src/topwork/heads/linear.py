@@ -33,10 +33,8 @@ class Solved:
         """The solution for some of the images, in the coordinates alone, where there are fewer than features."""
         z, spectrum = self.images.coordinates[rows], self.images.spectrum
         path = Path(z, spectrum, self.targets[rows], self.class_count, self.weights[None, rows])
-        for strength in (
-            *(s for s in STRENGTHS[::4] if s > self.strength),
-            self.strength,
-        ):  # each near the one before
+        before = [strength for strength in STRENGTHS[::4] if strength > self.strength]
+        for strength in (*before, self.strength):  # each starts near the one before
             path.solve(strength, tolerance=ROUGHLY)
         return Affine(path.u[:, 0], path.b[:, 0])
 
@@ -90,8 +88,9 @@ def fit_linear(
     directions = images.directions
 
     def place(x: Array) -> Array:
-        z = standardise(x, directions.mean, directions.deviation)
-        return z if images.features is not None else directions.along(z)
+        if images.features is None:
+            return directions.coordinates(x)
+        return standardise(x, directions.mean, directions.deviation)
 
     held = None if validation is None else (placed(place, validation[0]), *validation[1:])
     chosen = choose(
