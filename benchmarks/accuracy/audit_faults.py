@@ -31,12 +31,13 @@ from topwork.backbones.engine import Engine
 from topwork.checks.copies import confirmed_pairs
 from topwork.checks.inspect import unseen_probabilities
 from topwork.checks.labels import doubted_labels
-from topwork.checks.looks import LOOKED_PX, measured, unpacked
+from topwork.checks.looks import LOOKED_PX, unpacked
+from topwork.checks.looks import look as looked_at
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.evaluation.significance import mcnemar, paired_bootstrap, wilson
 from topwork.features.extract import extract, open_store
-from topwork.images.decode import decode, size_of
+from topwork.images.decode import Picture, decode
 from topwork.jobs.audit import audit
 from topwork.recipe import BackboneRecipe, Recipe
 
@@ -105,7 +106,7 @@ def copies(options: argparse.Namespace) -> None:
 
 def look(infer: Engine, data: bytes, size_px: int) -> tuple[Array, Array]:
     columns = infer._backbone.facts.columns((LAST,))
-    thumbnail = unpacked(measured(decode(data, LOOKED_PX), size_of(data))[None]).thumbnails[0]
+    thumbnail = unpacked(looked_at(Picture(data, LOOKED_PX), data)[None]).thumbnails[0]
     return infer(decode(data, size_px))[columns], thumbnail
 
 

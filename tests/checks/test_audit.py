@@ -19,14 +19,14 @@ from photos import SIZE_PX, Topwork, one_line, shape, write_shapes
 from topwork.checks.findings import KINDS, Audit
 from topwork.checks.fixes import apply_fixes
 from topwork.checks.labels import doubted_labels
-from topwork.checks.looks import LOOKED_PX, measured, unpacked
+from topwork.checks.looks import LOOKED_PX, look, unpacked
 from topwork.checks.oddities import neighbour_distance, odd_pictures, outliers
 from topwork.data.groups import group_by_pattern, joined
 from topwork.data.sources import load
 from topwork.data.split import split
 from topwork.errors import InputError
 from topwork.heads.head import softmax
-from topwork.images.decode import decode
+from topwork.images.decode import Picture
 from topwork.jobs.audit import audit
 from topwork.jobs.train import train
 from topwork.recipe import Recipe
@@ -88,7 +88,7 @@ def test_a_planted_fault_is_found(kind: str, ids: set[str], found: Audit) -> Non
 
 def test_blurred_pictures_among_sharp_ones() -> None:
     files = [scene(i) for i in range(40)] + [scene(i).filter(ImageFilter.GaussianBlur(5)) for i in (50, 51)]
-    looks = unpacked(np.stack([measured(decode(encoded(f), LOOKED_PX), f.size) for f in files]))
+    looks = unpacked(np.stack([look(Picture(data, LOOKED_PX), data) for data in map(encoded, files)]))
     assert [(o.row, o.kind) for o in odd_pictures(looks)] == [(40, "blurred"), (41, "blurred")]
 
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from topwork.checks import copies as duplicates
 from topwork.checks import search
 from topwork.checks.copies import NEIGHBOURS, confirmed_pairs, duplicate_groups
-from topwork.checks.looks import LOOKED_PX, MEASURES, THUMBNAIL_PX, measured, unpacked
-from topwork.images.decode import decode, size_of
+from topwork.checks.looks import LOOKED_PX, MEASURES, THUMBNAIL_PX, look, unpacked
+from topwork.images.decode import Picture
 
 COUNT = 60
 
@@ -58,7 +58,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def looks_of(files: list[bytes]) -> np.ndarray:
-    rows = np.stack([measured(decode(file, LOOKED_PX), size_of(file)) for file in files])
+    rows = np.stack([look(Picture(file, LOOKED_PX), file) for file in files])
     return unpacked(rows).thumbnails
 
 
@@ -123,15 +123,29 @@ def test_a_few_pictures_are_enough(count: int) -> None:
 
 def test_a_look_goes_through_the_store_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (LOOKED_PX, LOOKED_PX, 3), np.uint8)
-    row = measured(pixels, (640, 480))
+    pixels[:, :50] = 9
+    file = encoded(Image.fromarray(pixels))
+    row = look(Picture(file, LOOKED_PX), file)
     assert row.shape == (THUMBNAIL_PX**2 + MEASURES,)
     looks = unpacked(row[None])
     means = pixels.reshape(THUMBNAIL_PX, 4, THUMBNAIL_PX, 4, 3).mean(axis=(1, 3))
     assert np.abs(looks.thumbnails[0].astype(float) - means).max() <= 0.5
-    assert looks.size_px.tolist() == [[640, 480]]
+    assert looks.size_px.tolist() == [[LOOKED_PX, LOOKED_PX]]
     grey = pixels @ np.array([0.299, 0.587, 0.114])
-    assert looks.contrast[0] == pytest.approx(grey.std(), rel=1e-4)
-    assert looks.dark[0] == pytest.approx(np.percentile(grey, 5), rel=1e-4)
+    assert looks.contrast[0] == pytest.approx(grey.std(), rel=1e-3)
+    assert looks.dark[0] == pytest.approx(np.percentile(grey, 5), abs=1)
+    assert looks.bright[0] == pytest.approx(np.percentile(grey, 95), abs=1)
+
+
+def test_a_large_file_is_looked_at_as_sharply_when_it_was_decoded_for_a_small_network() -> None:
+    scenes = [encoded(scene(i).resize((1600, 1200)), "JPEG", quality=90) for i in range(3)]
+    for file in scenes:
+        own = look(Picture(file, LOOKED_PX), file)
+        assert np.array_equal(look(Picture(file, 32), file), own)
+        thumbnail, size = unpacked(own[None]).thumbnails[0], unpacked(own[None]).size_px[0].tolist()
+        assert size == [1600, 1200]
+        there = unpacked(look(Picture(file, 224), file)[None]).thumbnails[0]
+        assert np.abs(there.astype(int) - thumbnail).mean() < 2
 
 
 def test_blocks_change_nothing(originals: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ FLAT = 4.0  # contrast (of 255) below which a picture has nothing to compare
 LEARNT_FROM = 1000  # pictures from which the common part is estimated
 SEARCHED = 0.6  # share of the progress for finding candidates
 AT_ONCE = 256  # pairs
-METHOD = 4  # increase it whenever the results may change, so that cached results are not reused
+METHOD = 5  # increase it whenever the results may change, so that cached results are not reused
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -90,6 +90,8 @@ def confirmed_pairs(
 ) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows that show the same picture, and their correlation."""
     told = told or _Told(lambda done: None, len(thumbnails))
+    if all((thumbnails[block] == thumbnails[block, :, :, :1]).all() for block in blocks_of(len(thumbnails))):
+        thumbnails = np.ascontiguousarray(thumbnails[:, :, :, :1])  # a third of the work
     flat = np.concatenate([_flat(thumbnails[block]) for block in blocks_of(len(thumbnails))])
     typical = np.flatnonzero(~flat)
     typical = typical[:: max(1, len(typical) // LEARNT_FROM)]

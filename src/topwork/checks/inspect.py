@@ -173,11 +173,12 @@ def audited(
     """
     features = checked.features
     dataset = features.dataset
-    if fitted.fold_of is not None and fitted.unseen_probabilities is not None:
-        # The classifier was not trained on the test images; the training images have out-of-fold probabilities.
+    learnt = _of_learnt(splits.train, fitted, recipe)
+    if learnt is not None:
+        # The classifier was not trained on the other images.
         seen = said.astype(np.float64)
         rows = {e.id: i for i, e in enumerate(dataset)}
-        seen[[rows[e.id] for e in splits.train]] = fitted.unseen_probabilities
+        seen[[rows[e.id] for e in splits.train]] = learnt
     elif len(dataset) >= LEAST:
         seen = unseen_probabilities(features, recipe)
     else:  # too few for folds: every label is trusted
@@ -185,3 +186,23 @@ def audited(
     findings = inspect(features, checked.looks, checked.groups, seen, problems)
     together = tuple(tuple(dataset[row].id for row in group.rows) for group in checked.groups)
     return Audit(dataset.name, len(dataset), dataset.class_counts(), findings, together, {})
+
+
+def _of_learnt(train: Dataset, fitted: Fitted, recipe: Recipe) -> Array | None:
+    """Out-of-fold probabilities of the training images, float (M, K); None if the head has to be fitted for them."""
+    if fitted.fold_of is not None:
+        return fitted.unseen_probabilities
+    if fitted.solved is None or len(train) < LEAST:
+        return None
+    solved = fitted.solved
+    chosen = choose(
+        solved.images,
+        solved.targets,
+        class_count=solved.class_count,
+        weights=solved.weights,
+        folds=folds(train, fold_count(train, recipe), seed=recipe.split.seed),
+        validation=None,
+        strengths=(*(s for s in STRENGTHS[::2] if s > solved.strength), solved.strength),
+        tolerance=TOLERANCE,
+    )
+    return np.asarray(softmax(chosen.held_out_logits, chosen.temperature))

@@ -23,6 +23,7 @@ COARSE_PX, ROUGH_PX = 24, 12
 # The sizes of the thumbnails, from coarse to fine: steps of the registration, and the smallest correlation to go on.
 STAGES = {ROUGH_PX: (2, 0.4), COARSE_PX: (3, 0.8), THUMBNAIL_PX: (2, CONFIRMED)}
 EITHER_WAY = 0.5  # smallest correlation at 24 px to try it the other way round
+BEFORE_STEPS = 0.8  # smallest correlation at 48 px before its steps, which add little, to take them
 FARTHEST = 0.12  # of a side: the most that may be cropped
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,8 +60,8 @@ def registered(
 ) -> tuple[Array, Array]:
     """The correlation of each pair after shifting and stretching the second picture to fit the first, (P,).
 
-    `thumbnails`: uint8 (M, 48, 48, 3). `whole`, `cut`: the rows of each pair, int64 (P,). `mirror`: bool (P,),
-    whether to mirror the second.
+    `thumbnails`: uint8 (M, 48, 48, 3), or (M, 48, 48, 1) if all are grey. `whole`, `cut`: the rows of each pair,
+    int64 (P,). `mirror`: bool (P,), whether to mirror the second.
 
     Lucas and Kanade, "An iterative image registration technique", 1981: Gauss-Newton on the squared difference,
     coarse to fine; here with a stretch and a shift along each axis. A pair that is too unlike at a coarse size has
@@ -78,15 +79,18 @@ def registered(
         small = shrunk(thumbnails[rows], side)
         source, still = small[place_of[: len(going)]], small[place_of[len(going) :]]
         source = np.where(mirror[going, None, None, None], source[:, :, ::-1], source)
+        own = common.residual(still)
+        before = np.einsum("pi,pi->p", own, common.residual(_warped(source, where[going])))
+        if side == THUMBNAIL_PX:
+            near = before >= BEFORE_STEPS
+            going, source, still, own, before = (part[near] for part in (going, source, still, own, before))
+            if not len(going):
+                break
         moving, target = (_normal(grey(p)) for p in (source, still))
         at = where[going]
         for _ in range(steps):
             at = (at + _step(moving, target, at)).clip(-FARTHEST, FARTHEST)
-        own = common.residual(still)
-        before, after = (
-            np.einsum("pi,pi->p", own, common.residual(_warped(source, place)))
-            for place in (where[going], at)
-        )
+        after = np.einsum("pi,pi->p", own, common.residual(_warped(source, at)))
         where[going] = np.where((after > before)[:, None], at, where[going])
         score = np.maximum(before, after)
         if side == THUMBNAIL_PX:
@@ -168,7 +172,7 @@ def unit(rows: Array) -> Array:
 
 
 def shrunk(thumbnails: Array, side: int) -> Array:
-    """uint8 (P, 48, 48, 3) → float32 (P, side, side, 3), by the means of squares: exact."""
+    """uint8 (P, 48, 48, C) → float32 (P, side, side, C), by the means of squares: exact."""
     if thumbnails.shape[1] == side:
         return thumbnails.astype(np.float32)
     if side == THUMBNAIL_PX:
@@ -177,12 +181,14 @@ def shrunk(thumbnails: Array, side: int) -> Array:
 
 
 def _sums(pictures: Array, side: int, kind: Any) -> Array:
-    """(P, 48, 48, 3) → (P, side, side, 3), the sums of squares: first down, then across, which is much quicker."""
-    cell = THUMBNAIL_PX // side
-    lines = pictures.reshape(-1, side, cell, THUMBNAIL_PX * 3).sum(axis=2, dtype=kind)
-    return np.asarray(lines.reshape(-1, side, side, cell, 3).sum(axis=3, dtype=kind))
+    """(P, 48, 48, C) → (P, side, side, C), the sums of squares: first down, then across, which is much quicker."""
+    cell, channels = THUMBNAIL_PX // side, pictures.shape[-1]
+    lines = pictures.reshape(-1, side, cell, THUMBNAIL_PX * channels).sum(axis=2, dtype=kind)
+    return np.asarray(lines.reshape(-1, side, side, cell, channels).sum(axis=3, dtype=kind))
 
 
 def grey(pictures: Array) -> Array:
-    """float32 (P, s, s, 3) → (P, s, s, 1), the mean of the channels."""
+    """float32 (P, s, s, C) → (P, s, s, 1), the mean of the channels, of which there are three or one."""
+    if pictures.shape[-1] == 1:
+        return pictures
     return np.asarray((pictures[..., :1] + pictures[..., 1:2] + pictures[..., 2:]) / np.float32(3))

@@ -153,8 +153,14 @@ class Picture:
         with _one_error(self._format):
             return self._resized(height, width, fit)
 
+    def square(self, side_px: int) -> Image.Image:
+        """The whole image stretched to a square, mode L or RGB, by a bilinear filter: for measuring, and quicker."""
+        with _one_error(self._format):
+            image = self._image.resize((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+            return self._turned(image)
+
     def fine_enough(self, size_px: int) -> bool:
-        """Whether `pixels` of a square of this size are as sharp as `decode` makes them, or nearly."""
+        """Whether squares of this size are as sharp as `decode` makes them, or nearly."""
         return self._scale == 1 or min(self._image.size) >= size_px
 
     def _resized(self, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
@@ -167,10 +173,12 @@ class Picture:
             box = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
         # Images much larger than the target are first reduced by averaging blocks, to at least three times its size.
         # The result is indistinguishable from the plain filter.
-        image = self._image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-        if self._orientation in _TURNS:
-            image = image.transpose(_TURNS[self._orientation])
+        image = self._turned(self._image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
         return np.array(image.convert("RGB"), dtype=np.uint8)
+
+    def _turned(self, image: Image.Image) -> Image.Image:
+        turn = _TURNS.get(self._orientation)
+        return image if turn is None else image.transpose(turn)
 
 
 @contextmanager
