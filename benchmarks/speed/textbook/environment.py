@@ -1,7 +1,7 @@
 """The environment that the classic program runs in: its own, since Topwork's has no TensorFlow; and how to run in it.
 
 Made once, in benchmarks/.venv-classic, with the interpreter that runs the benchmark; used again while REQUIREMENTS
-stay as they are.
+stay as they are. So is the one of another program (peer.py).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ REQUIREMENTS = (
 )
 
 
-def make_environment() -> Path:
+def make_environment(folder: Path = FOLDER, requirements: Sequence[str] = REQUIREMENTS) -> Path:
     """The path of the environment's interpreter, made ready if it is not there yet.
 
     Raises:
         subprocess.CalledProcessError: venv or pip failed; it has printed why.
     """
-    python = FOLDER / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    done = FOLDER / "requirements.txt"  # written last: without it the environment is half made
-    wanted = "\n".join(REQUIREMENTS) + "\n"
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    done = folder / "requirements.txt"  # written last: without it the environment is half made
+    wanted = "\n".join(requirements) + "\n"
     if done.exists() and done.read_text(encoding="utf-8") == wanted:
         return python
-    print(f"making {FOLDER}: TensorFlow is large, this takes some minutes", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
+    print(f"making {folder}: it is large, this takes some minutes", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, *REQUIREMENTS], check=True, stdout=sys.stderr)
+    subprocess.run([*pip, *requirements], check=True, stdout=sys.stderr)
     done.write_text(wanted, encoding="utf-8")
     return python
 

@@ -44,17 +44,9 @@ def check_module(module: Path, manifest: Path, python: Path) -> dict[str, float]
     Raises:
         RuntimeError: the difference is more than TOLERANCE.
     """
-    with manifest.open(encoding="utf-8", newline="") as file:
-        paths = [
-            manifest.parent / row["path"] for row, _ in zip(csv.DictReader(file), range(IMAGES), strict=False)
-        ]
-    backbone = load_backbone(HANDLE, precision="f32")
-    engine, columns = Engine(backbone), backbone.facts.columns((LAST,))
-    pixels = np.stack([decode(path.read_bytes(), backbone.facts.size_px) for path in paths])
-    features = np.stack([engine(image)[columns] for image in pixels])
     with tempfile.TemporaryDirectory(dir=manifest.parent) as temporary:
         expected = Path(temporary) / "expected.npz"
-        np.savez(expected, pixels=pixels, features=features)
+        write_expected(manifest, expected)
         printed = run([python, SCRIPT, "compare", expected, module])
     parity: dict[str, float] = json.loads(printed.splitlines()[-1])
     if parity["largest_difference"] > TOLERANCE:
@@ -62,6 +54,18 @@ def check_module(module: Path, manifest: Path, python: Path) -> dict[str, float]
             f"the module's features differ from Topwork's: expected {TOLERANCE} at most; got {parity}"
         )
     return parity
+
+
+def write_expected(manifest: Path, path: Path) -> None:
+    """The pixels of the manifest's first images, and Topwork's features of their last layer in f32."""
+    with manifest.open(encoding="utf-8", newline="") as file:
+        paths = [
+            manifest.parent / row["path"] for row, _ in zip(csv.DictReader(file), range(IMAGES), strict=False)
+        ]
+    backbone = load_backbone(HANDLE, precision="f32")
+    engine, columns = Engine(backbone), backbone.facts.columns((LAST,))
+    pixels = np.stack([decode(path.read_bytes(), backbone.facts.size_px) for path in paths])
+    np.savez(path, pixels=pixels, features=np.stack([engine(image)[columns] for image in pixels]))
 
 
 def _write_weights(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from topwork.errors import InputError
+from topwork.heads.design import gram, strongest
+from topwork.parallel import core_count, one_blas_thread, stream
 
 NEIGHBOURS = "neighbours.npz"
 KEPT, AXES, SHOWN = 500, 64, 4
+SMALLEST = 1e-3  # deviation of the pictures along an axis, relative to the largest; less is rounding
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -86,21 +90,21 @@ def make_neighbours(
     for row in sorted(range(len(labels)), key=lambda row: keys[row]):
         of[labels[row]].append(row)
     share = max(1, KEPT // len(of))
-    made = [(row, small(row)) for rows in of.values() for row in rows[:share]]
-    rows = [row for row, picture in made if picture is not None]
+    chosen = [row for rows in of.values() for row in rows[:share]]
+    with closing(stream(small, chosen, workers=core_count())) as pictures:
+        made = [(row, picture) for row, picture in zip(chosen, pictures, strict=True) if picture is not None]
+    rows = [row for row, _ in made]
     x = _prepared(features[rows])
     mean = x.mean(axis=0)
-    _, vectors = (
-        np.linalg.eigh((x - mean).T @ (x - mean)) if len(x) > x.shape[1] else (None, _row_axes(x - mean))
-    )
-    axes = np.ascontiguousarray(vectors[:, ::-1][:, :AXES], np.float32)
+    with one_blas_thread():
+        axes = _strongest_axes(x - mean)
     return Neighbours(
         columns,
         mean.astype(np.float32),
         axes,
         _unit((x - mean) @ axes).astype(np.float32),
         tuple(labels[row] for row in rows),
-        tuple(picture for _, picture in made if picture is not None),
+        tuple(picture for _, picture in made),
     )
 
 
@@ -138,7 +142,11 @@ def _unit(x: Array) -> Array:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _row_axes(x: Array) -> Array:
-    """Principal axes in ascending order, for fewer rows than columns."""
-    _, _, vectors = np.linalg.svd(x, full_matrices=False)
-    return np.asarray(vectors[::-1].T)
+def _strongest_axes(centred: Array) -> Array:
+    """Directions of the largest variance of centred rows (N, D), float32 (D, up to `AXES`), orthonormal."""
+    if len(centred) > centred.shape[1]:
+        return np.ascontiguousarray(strongest(gram(centred.T), AXES)[:, ::-1], np.float32)
+    along = strongest(gram(centred), AXES)[:, ::-1].T.astype(np.float32) @ centred
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    kept = (lengths > SMALLEST * lengths.max(initial=0)).ravel()
+    return np.ascontiguousarray((along[kept] / lengths[kept]).T)
