@@ -4,9 +4,10 @@
 
 Measured: what a person waits for before anything happens (`--help`, one photo predicted by a fresh process); the
 main job on the 2,624 solar cells of elpv-dataset, with nothing stored and with all stored, beside the textbook
-program (see benchmarks/speed/textbook); the size of an environment that has the core alone. `--quick` leaves the
-textbook program and the environment out, runs the rest once and prints only, in under five minutes; so does `--dry`
-after the whole. Environments are made where they are missing: benchmarks/.venv-classic and benchmarks/.venv-core.
+program, a good program in PyTorch and scikit-learn (see benchmarks/speed/textbook) and the floor (decoding and
+inferring alone); the size of an environment that has the core alone. `--quick` leaves the other programs and the
+environment out, runs the rest once and prints only, in under five minutes; so does `--dry` after the whole.
+Environments are made where they are missing: benchmarks/.venv-classic, .venv-torch and .venv-core.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from benchmarks.data.elpv import FOLDER, write_elpv
 from benchmarks.options import ROOT, WORK, shared_options
+from benchmarks.speed.floor import SUM, floor
 from benchmarks.speed.textbook.compare import (
     CLASSIC,
     COLD,
@@ -36,6 +38,7 @@ from benchmarks.speed.textbook.compare import (
 )
 from benchmarks.speed.textbook.environment import make_environment
 from benchmarks.speed.textbook.module import check_module, make_module
+from benchmarks.speed.textbook.peer import PEER, check_peer, make_peer_environment, run_peer
 from topwork.evaluation.significance import wilson
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -44,8 +47,10 @@ HELP, PHOTO, SIZE = (
     "`topwork predict`, one photo, a fresh process",
     "the core's environment",
 )
+FLOOR = "the floor: decoding, inferring and importing alone"
 NAMES = {
     CLASSIC: "textbook program",
+    PEER: "PyTorch and scikit-learn",
     COLD: "`topwork train`, nothing stored",
     STORED: "`topwork train`, features stored",
 }
@@ -97,7 +102,7 @@ def start_up(run: Path, photo: Path, repeats: int) -> list[Figure]:
 
 
 def main_job(repeats: int, *, classic: bool, keep: Path) -> list[Row]:
-    """The textbook program once, where asked for; then `topwork train`, cold and stored, in turn."""
+    """The textbook program once, where asked for; then `topwork train`, cold and stored, and the peer, in turn."""
     manifest = write_elpv(WORK, seed=0)
     rows: list[Row] = []
     for image in (WORK / FOLDER).rglob("*.jpg"):
@@ -108,7 +113,12 @@ def main_job(repeats: int, *, classic: bool, keep: Path) -> list[Row]:
         check_module(module, manifest, python)
         rows.append(run_classic(python, manifest, module, keep / "tensorboard", epochs=10, seed=0))
         print(f"{CLASSIC}: {rows[-1]['wall_s']:.1f} s", flush=True)
+        peer = make_peer_environment()
+        check_peer(peer, manifest)
     for repeat in range(repeats):
+        if classic:
+            rows.append(run_peer(peer, manifest))
+            print(f"{PEER}: {rows[-1]['wall_s']:.1f} s {rows[-1]['seconds']}", flush=True)
         for way in (COLD, STORED):
             out = keep / f"{way.split()[-1]}-{repeat}"
             rows.append(run_topwork(way, manifest, out, keep / f"cache-{repeat}"))
@@ -129,6 +139,13 @@ def job_figures(rows: list[Row]) -> list[Figure]:
         phases = ", ".join(f"{name} {took:.1f}" for name, took in parts if name != "total" and took >= 0.5)
         found.append(figure(name, (row["wall_s"] for row in mine), note=f"{tested}; {phases}".rstrip("; ")))
     return found
+
+
+def floor_figure(repeats: int) -> Figure:
+    parts = floor(write_elpv(WORK, seed=0), repeats)
+    total = parts.pop(SUM)
+    note = ", ".join(f"{name} {statistics.median(took):.1f}" for name, took in parts.items())
+    return figure(FLOOR, total, note=note)
 
 
 def core_size() -> Figure:
@@ -162,10 +179,17 @@ def table(figures: list[Figure], quick: bool) -> str:
         "|---|---|---|---|",
         *map(str, figures),
     ]
-    if textbook := by.get(NAMES[CLASSIC]):
-        for way, goal in ((COLD, 20), (STORED, 100)):
-            ratio = textbook.median / by[NAMES[way]].median
-            lines.append(f"| textbook program / {NAMES[way]} | {ratio:.1f} times | | goal {goal} |")
+    cold, stored = NAMES[COLD], NAMES[STORED]
+    for over, under, goal in (
+        (NAMES[CLASSIC], cold, "20 or more"),
+        (NAMES[CLASSIC], stored, "100 or more"),
+        (NAMES[PEER], cold, "3 or more"),
+        (cold, FLOOR, "1.35 or less"),
+        (cold, stored, "5 or more"),
+    ):
+        if over in by and under in by:
+            ratio = by[over].median / by[under].median
+            lines.append(f"| {over} / {under} | {ratio:.2f} times | | goal {goal} |")
     return "\n".join(lines)
 
 
@@ -205,7 +229,7 @@ def main() -> None:
         keep = Path(temporary)
         rows = main_job(repeats, classic=not options.quick, keep=keep)
         photo = next((WORK / FOLDER).rglob("*.jpg"))
-        figures = [*start_up(keep / "cold-0", photo, 5), *job_figures(rows)]
+        figures = [*start_up(keep / "cold-0", photo, 5), *job_figures(rows), floor_figure(repeats)]
     if not options.quick:
         figures.append(core_size())
     print(f"\n{table(figures, options.quick)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from photos import write_shapes
 from topwork.classifiers.classifier import Prediction
 from topwork.cli.console import Console
-from topwork.cli.text.cache import cache_json, cache_text, size_text
+from topwork.cli.text.cache import cache_json, cache_text
 from topwork.cli.text.predictions import print_csv, print_json, print_table
 from topwork.cli.text.run import SHOWN, evaluation_json, evaluation_text, left_out_text, run_json, run_text
 from topwork.cli.text.scorecard import summary, table
@@ -23,7 +24,7 @@ from topwork.data.sources import load
 from topwork.evaluation.evaluate import Evaluation
 from topwork.jobs.evaluate import score_dataset
 from topwork.jobs.train import Run
-from topwork.storage.cache import CacheInfo, StoreInfo
+from topwork.storage.cache import CacheInfo, StoreInfo, size_text
 
 CLASSES = ("cat", "dog")
 GOOD = Prediction("a.jpg", CLASSES, np.float32([0.25, 0.75]))
@@ -114,16 +115,23 @@ def test_sizes(n_bytes: int, text: str) -> None:
 def test_the_cache_in_words_and_json() -> None:
     used = datetime(2024, 5, 6, 7, 8, tzinfo=UTC)
     known = StoreInfo(
-        Path("/c/features/ab.sqlite"), "ab" * 32, "lite0 at 224 px", 2064, 1234, 9_000_000, used
+        Path("/c/features/ab.sqlite"), "ab" * 32, "lite0 at 224 px", 2064, 1234, True, 9_000_000, used
     )
-    unknown = StoreInfo(Path("/c/features/cd.sqlite"), "cd" * 32, "", None, None, 10, used)
+    unknown = StoreInfo(Path("/c/features/cd.sqlite"), "cd" * 32, "", None, None, False, 10, used)
+    early = dataclasses.replace(known, half=False, rows=5)
     info = CacheInfo(
-        Path("/c"), (known, unknown), (Path("/c/features/x.sqlite.damaged-1"),), {"features": 1}, 9_000_010
+        Path("/c"),
+        (known, unknown, early),
+        (Path("/c/features/x.sqlite.damaged-1"),),
+        {"features": 1},
+        9_000_010,
     )
     assert cache_text(info).split("\n") == [
         "/c: 9.0 MB",
         "  abababababab  1,234 images  9.0 MB  lite0 at 224 px  used 2024-05-06 07:08 UTC",
         "  cdcdcdcdcdcd  ? images  10 bytes  unknown backbone  used 2024-05-06 07:08 UTC",
+        "  abababababab  5 images  9.0 MB  lite0 at 224 px  used 2024-05-06 07:08 UTC, "
+        "of an earlier version: only its runs use it",
         "  x.sqlite.damaged-1: damaged, set aside",
     ]
     told = json.loads(cache_json(info))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from photos import SIZE_PX, write_noise
-from topwork.backbones.backbone import Backbone, load_backbone
-from topwork.backbones.engine import Engine
+from topwork.backbones.backbone import Backbone, BackboneFacts, load_backbone
+from topwork.backbones.engine import Engine, compile_graph
+from topwork.backbones.half import rounded
 from topwork.data.dataset import Dataset, Example, FileImage
 from topwork.errors import InputError, TopworkError
 from topwork.features.extract import Beside, Features, extract, open_store
 from topwork.features.store import Store
-from topwork.images.decode import Picture, size_of
+from topwork.images.decode import Picture, decode, size_of
 from topwork.parallel import AHEAD
 
 
@@ -26,8 +27,6 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def expected(noise: Dataset, backbone: Backbone) -> np.ndarray:
     """The features of `noise`, each computed by itself, in order, without a store."""
-    from topwork.images.decode import decode
-
     engine = Engine(backbone, workers=1)
     return np.stack([engine(decode(e.image.read(), SIZE_PX)) for e in noise])
 
@@ -186,6 +185,25 @@ def test_the_store_is_known_by_the_backbone(backbone: Backbone, cache: Path) -> 
         assert one.path != two.path
         assert one.path == cache / "features" / f"{backbone.facts.fingerprint}.sqlite"
         assert one.about == f"efficientnet-lite0 at {SIZE_PX} px, f32"
+
+
+def test_runs_of_early_versions_keep_their_own_features(
+    noise: Dataset, backbone: Backbone, cache: Path
+) -> None:
+    """Facts that say nothing of half precision are of features as the network gives them, stored by themselves."""
+    plain = {name: value for name, value in backbone.facts.to_dict().items() if name != "half"}
+    facts = BackboneFacts.from_dict({**plain, "fingerprint": "01d" * 8})
+    assert not facts.half
+    old = Backbone(facts, backbone.graph)
+    pixels = decode(noise[0].image.read(), SIZE_PX)
+    exact = compile_graph(old, threads=1)([pixels[None]])[0][0]
+    np.testing.assert_array_equal(Engine(old)(pixels), exact)
+    np.testing.assert_array_equal(Engine(backbone)(pixels), rounded(exact))
+    with open_store(old.facts) as store, open_store(backbone.facts) as new:
+        assert (store.half, new.half) == (False, True)
+        features = extract(noise.take(1), old, store=store).matrix()
+        np.testing.assert_array_equal(features[0], exact)
+    assert cache.is_dir()
 
 
 def test_part_is_a_record_of_its_own(noise: Dataset, backbone: Backbone, cache: Path) -> None:

@@ -79,7 +79,7 @@ def test_killed_at_any_moment_the_next_call_goes_on(tmp_path: Path, backbone: Ba
 
 
 def open_store_in(root: Path, backbone: Backbone) -> Store:
-    return Store.open(backbone.facts.fingerprint, backbone.facts.width, root=root)
+    return Store.open(backbone.facts.fingerprint, backbone.facts.width, half=True, root=root)
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_full_disk_is_said_so_and_what_fitted_is_kept(
 ) -> None:
     write_noise(tmp_path / "photos" / "a", 150)
     write_noise(tmp_path / "photos" / "b", 300)
-    n_bytes = 4 * BATCH * backbone.facts.width * 4  # room for some batches, not for all
+    n_bytes = 4 * BATCH * backbone.facts.width * 2  # room for some batches, not for all
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))"
     options = (
         "train",

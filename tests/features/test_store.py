@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store_rows import FINGERPRINT, NAME, WIDTH, items, key, keys, open_store, vector, vectors
+from topwork.backbones.half import rounded
 from topwork.errors import InputError, TopworkError
 from topwork.features.store import Store
 
@@ -67,11 +68,31 @@ def test_store_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory, steps: 
             assert len(store) == len(known)
 
 
-def test_float64_and_strided_vectors_are_stored_as_float32(tmp_path: Path) -> None:
-    wide = np.arange(2 * WIDTH, dtype=np.float64)
-    with open_store(tmp_path) as store:
+@pytest.mark.parametrize("half", [False, True])
+def test_float64_and_strided_vectors_are_stored_as_float32_or_half(tmp_path: Path, half: bool) -> None:
+    wide = np.linspace(-3, 1000, 2 * WIDTH)
+    with Store.open(FINGERPRINT, WIDTH, half=half, root=tmp_path) as store:
         store.put([(key(0), wide[::2])])
-        np.testing.assert_array_equal(store.get([key(0)])[0][0], wide[::2].astype(np.float32))
+        given = wide[::2].astype(np.float32)
+        got = store.get([key(0)])[0][0]
+        np.testing.assert_array_equal(got, rounded(given) if half else given)
+        assert half == (not np.array_equal(got, given))
+
+
+def test_a_store_of_the_other_precision_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    with Store.open(FINGERPRINT, WIDTH, root=tmp_path) as store:
+        store.put(items([1]))
+    with open_store(tmp_path) as store:
+        assert store.set_aside is not None
+        assert len(store) == 0
+
+
+def test_prefixes_tell_what_may_be_there(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        assert store.prefixes().size == 0
+        store.put(items(range(50)))
+        prefixes = store.prefixes()
+        assert prefixes.tolist() == sorted(np.frombuffer(key(i)[:8], np.uint64)[0] for i in range(50))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])

@@ -27,7 +27,7 @@ def test_full_disk_keeps_what_is_stored(tmp_path: Path) -> None:
         ((pages,),) = store._connection.execute("PRAGMA page_count")
         store._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
         message = re.escape(
-            f"the disk is full: the feature store at {store.path} needs ~3 MB more; free some space or set "
+            f"the disk is full: the feature store at {store.path} needs ~2 MB more; free some space or set "
             "TOPWORK_CACHE to a folder on another disk; the features stored so far are kept"
         )
         with pytest.raises(TopworkError, match=f"^{message}$"):

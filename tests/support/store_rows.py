@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from topwork.backbones.half import rounded
 from topwork.features.store import Store
 
 FINGERPRINT = "c0ffee0123456789"
@@ -23,7 +24,7 @@ def key(i: int) -> bytes:
 
 
 def vector(i: int) -> np.ndarray:
-    return np.random.default_rng(i).standard_normal(WIDTH, dtype=np.float32)
+    return rounded(np.random.default_rng(i).standard_normal(WIDTH, dtype=np.float32))
 
 
 def keys(numbers: Sequence[int]) -> list[bytes]:
@@ -39,7 +40,7 @@ def items(numbers: Sequence[int]) -> list[tuple[bytes, np.ndarray]]:
 
 
 def open_store(root: Path) -> Store:
-    return Store.open(FINGERPRINT, WIDTH, about="a test's", root=root)
+    return Store.open(FINGERPRINT, WIDTH, about="a test's", half=True, root=root)
 
 
 def child(script: str, *arguments: object) -> subprocess.Popen[str]:

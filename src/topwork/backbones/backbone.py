@@ -31,6 +31,7 @@ class BackboneFacts:
     """What is known of a backbone and travels with a classifier. `precision` is what it runs in, never "auto".
 
     `tuned`: what of it learnt from its user's own photos, such as "after block9"; empty where it is as published.
+    `half`: whether its features are rounded to half precision, as in all but the runs of early versions.
     """
 
     handle: str
@@ -44,6 +45,7 @@ class BackboneFacts:
     source: str
     fingerprint: str
     tuned: str = ""
+    half: bool = False
 
     @property
     def width(self) -> int:
@@ -66,8 +68,9 @@ class BackboneFacts:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> BackboneFacts:
-        known = {name: plain[name] for name in cls.__slots__ if name not in ("blocks", "tuned")}
-        known["tuned"] = plain.get("tuned", "")  # no such thing in runs of before
+        later = {"tuned": "", "half": False}  # not in runs of early versions
+        known = {name: plain[name] for name in cls.__slots__ if name not in ("blocks", *later)}
+        known |= {name: plain.get(name, default) for name, default in later.items()}
         return cls(**known, blocks=tuple(Block(name, start, stop) for name, start, stop in plain["blocks"]))
 
 
@@ -158,7 +161,8 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
         blocks=tuple(Block(*block) for block in zip(names, starts, stops, strict=True)),
         license=module.license,
         source=module.source,
-        fingerprint=_fingerprint(graph, fit, precision),
+        fingerprint=_fingerprint(graph, fit, precision, half=True),
+        half=True,
     )
     return Backbone(facts, graph)
 
@@ -174,7 +178,7 @@ def retuned(backbone: Backbone, graph: ov.Model, tuned: str, *, beside: bool = F
         dataclasses.replace(
             facts,
             blocks=own,
-            fingerprint=_fingerprint(graph, facts.fit, facts.precision),
+            fingerprint=_fingerprint(graph, facts.fit, facts.precision, half=facts.half),
             tuned=tuned,
         ),
         graph,
@@ -200,7 +204,7 @@ def precision_note(facts: BackboneFacts) -> str | None:
     )
 
 
-def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision) -> str:
+def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision, *, half: bool) -> str:
     """All that a feature depends on besides the image's bytes."""
-    facts = [graphs.digest(graph), DECODER, fit, precision]
+    facts = [graphs.digest(graph), DECODER, fit, precision, *(["half"] if half else [])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
     from topwork.backbones.backbone import Backbone
+from topwork.backbones.half import rounded
 from topwork.graphs.compile import compile_model
 from topwork.parallel import core_count
 
@@ -39,14 +40,15 @@ class Engine:
         self._local = threading.local()
 
     def __call__(self, pixels: Pixels) -> Vector:
-        """uint8 (S, S, 3) RGB in [0, 255] → its features, float32 (width,)."""
+        """uint8 (S, S, 3) RGB in [0, 255] → its features, float32 (width,), rounded if the facts say `half`."""
         request = getattr(self._local, "request", None)
         if request is None:
             with self._turn:
                 if self._compiled is None:
                     self._compiled = compile_graph(self._backbone, threads=self.workers)
             request = self._local.request = self._compiled.create_infer_request()
-        return request.infer([pixels[None]], share_inputs=True)[0][0].copy()  # type: ignore[no-any-return]
+        features: Vector = request.infer([pixels[None]], share_inputs=True)[0][0]
+        return rounded(features) if self._backbone.facts.half else features.copy()
 
 
 def compile_graph(backbone: Backbone, *, threads: int) -> ov.CompiledModel:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from topwork.errors import InputError
-from topwork.heads.design import gram, strongest
+from topwork.heads.design import Rows, gram, strongest
 from topwork.parallel import core_count, one_blas_thread, stream
 
 NEIGHBOURS = "neighbours.npz"
@@ -71,7 +71,7 @@ class Neighbours:
 
 
 def make_neighbours(
-    features: Array,
+    features: Rows,
     columns: Array,
     labels: Sequence[str],
     keys: Sequence[bytes],
@@ -80,7 +80,7 @@ def make_neighbours(
     """Choose equally many training pictures per class, by their SHA-256 so that the choice is stable.
 
     Args:
-        features: float32 (N, D), of `columns` alone.
+        features: float32 (N, D), of `columns` alone, an array or stored rows.
         columns: their indices among all features, int64 (D,).
         labels: N labels.
         keys: N SHA-256 digests.
@@ -94,7 +94,7 @@ def make_neighbours(
     with closing(stream(small, chosen, workers=core_count())) as pictures:
         made = [(row, picture) for row, picture in zip(chosen, pictures, strict=True) if picture is not None]
     rows = [row for row, _ in made]
-    x = _prepared(features[rows])
+    x = _prepared(features[np.array(rows, np.int64)])
     mean = x.mean(axis=0)
     with one_blas_thread():
         axes = _strongest_axes(x - mean)

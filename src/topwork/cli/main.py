@@ -145,8 +145,7 @@ def cache_clear(
     ] = None,
 ) -> None:
     """Delete the cache's contents; they are computed again when needed."""
-    from topwork.cli.text.cache import size_text
-    from topwork.storage.cache import clear
+    from topwork.storage.cache import clear, size_text
 
     print(f"freed {size_text(clear(fingerprint=fingerprint))}")
 

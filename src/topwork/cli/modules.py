@@ -69,7 +69,7 @@ def modules_pull(handle: Handle) -> None:
 def modules_remove(handle: Handle) -> None:
     """Delete a module's downloaded and converted files."""
     from topwork.backbones.kept import remove
-    from topwork.cli.text.cache import size_text
+    from topwork.storage.cache import size_text
 
     print(f"freed {size_text(remove(handle))}")
 

@@ -24,12 +24,13 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from topwork.backbones import half
 from topwork.errors import InputError, TopworkError
-from topwork.storage.cache import cache_root
+from topwork.storage.cache import HALF, SINGLE, cache_root
 from topwork.storage.database import DamagedError, is_damage, locked, open_database, set_aside, storage_error
 
-FORMAT_VERSION = 1
-KEY_BYTES = 32  # SHA-256
+KEY_BYTES, PREFIX_BYTES = 32, 8  # SHA-256
+AT_ONCE = 256  # rows read in one transaction
 
 # A rowid table, with the keys in an index of their own: `missing` reads keys alone, and new vectors are
 # appended instead of being scattered by their hash.
@@ -61,22 +62,26 @@ class Store:
     holds the file for a minute, or damage comes back at once.
     """
 
-    def __init__(self, path: Path, fingerprint: str, width: int, about: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, width: int, about: str, half: bool) -> None:
         self.path = path
         self.fingerprint = fingerprint
         self.width = width
         self.about = about
+        self.half = half
         self.set_aside: Path | None = None
         self._turn = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
 
     @classmethod
-    def open(cls, fingerprint: str, width: int, *, about: str = "", root: Path | None = None) -> Store:
+    def open(
+        cls, fingerprint: str, width: int, *, about: str = "", half: bool = False, root: Path | None = None
+    ) -> Store:
         """Open, or begin, the store of the backbone with this `fingerprint` (lower-case hex).
 
         `width`: numbers in a vector. `about`: a line for people, kept when the store is begun, such as
-        "efficientnet-lite0 224 px f32". `root`: the cache folder instead of `cache_root()`.
+        "efficientnet-lite0 224 px f32". `half`: whether vectors are rounded to half precision, which takes half the
+        space. `root`: the cache folder instead of `cache_root()`.
 
         >>> import tempfile
         >>> key = bytes(32)
@@ -91,7 +96,7 @@ class Store:
         if width < 1:
             raise InputError(f"`width` must be a positive int; got {width}")
         folder = (cache_root() if root is None else root) / "features"
-        store = cls(folder / f"{fingerprint}.sqlite", fingerprint, width, about)
+        store = cls(folder / f"{fingerprint}.sqlite", fingerprint, width, about, half)
         store._open()
         return store
 
@@ -116,6 +121,13 @@ class Store:
     def __contains__(self, key: bytes) -> bool:
         return self.missing([key]).size == 0
 
+    def has(self, key: bytes) -> bool:
+        """Whether a vector is stored and undamaged."""
+        _check_keys([key])
+        query = "SELECT checksum, vector FROM features WHERE key = ?"
+        row = self._run(lambda c: c.execute(query, (key,)).fetchone())
+        return row is not None and self._sound(key, *row)
+
     def missing(self, keys: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """The positions in `keys`, ascending, that are not stored. Looks at keys only: `get` verifies."""
         _check_keys(keys)
@@ -130,8 +142,18 @@ class Store:
 
         return self._run(look)
 
+    def prefixes(self) -> npt.NDArray[np.uint64]:
+        """The first `PREFIX_BYTES` of each stored key, ascending: what is not among them is surely absent."""
+        query = f"SELECT substr(key, 1, {PREFIX_BYTES}) FROM features WHERE length(key) >= {PREFIX_BYTES}"
+
+        def read(connection: sqlite3.Connection) -> npt.NDArray[np.uint64]:
+            joined = b"".join(bytes(prefix) for (prefix,) in connection.execute(query))
+            return np.sort(np.frombuffer(joined, np.uint64))
+
+        return self._run(read)
+
     def put(self, items: Iterable[tuple[bytes, npt.NDArray[np.floating]]], *, to_come: int = 0) -> None:
-        """Store (key, vector of shape (width,)) pairs as float32: all of them, or none.
+        """Store (key, vector of shape (width,)) pairs, finite float32 numbers: all of them, or none.
 
         `to_come`: how many vectors are yet to be put after these, for the message about a full disk.
 
@@ -139,19 +161,19 @@ class Store:
             InputError: a key that is not 32 bytes, or a vector of another shape.
             TopworkError: NaN or infinity in a vector, which would poison every later use.
         """
-        rows = [(key, vector, _checksum(key, vector.data)) for key, vector in map(self._checked, items)]
+        rows = [(key, data, _checksum(key, data)) for key, data in map(self._checked, items)]
         if not rows:
             return
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_PUT, ((key, checksum, vector) for key, vector, checksum in rows))
-            for key, vector, checksum in rows:  # a damaged index may take a row and not give it back
-                if connection.execute(_THERE, (key, checksum, vector)).fetchone() is None:
+            connection.executemany(_PUT, ((key, checksum, data) for key, data, checksum in rows))
+            for key, data, checksum in rows:  # a damaged index may take a row and not give it back
+                if connection.execute(_THERE, (key, checksum, data)).fetchone() is None:
                     raise DamagedError(f"the row of {key.hex()[:12]}… can't be read back")
             connection.execute("COMMIT")
 
-        self._run(write, need_bytes=(len(rows) + to_come) * self.width * 4)
+        self._run(write, need_bytes=(len(rows) + to_come) * self._row_bytes)
 
     def get(
         self, keys: Sequence[bytes], columns: Sequence[slice] | None = None
@@ -168,26 +190,33 @@ class Store:
         spans = [_span(part, self.width) for part in ([slice(None)] if columns is None else columns)]
         vectors = np.full((len(keys), sum(stop - start for start, stop in spans)), np.nan, np.float32)
         found = np.zeros(len(keys), bool)
+        for start in range(0, len(keys), AT_ONCE):
+            for i, (checksum, data) in enumerate(self._fetched(keys[start : start + AT_ONCE]), start):
+                if self._sound(keys[i], checksum, data):
+                    self._unpack(data, spans, vectors[i])
+                    found[i] = True
+        return vectors, np.flatnonzero(~found)
+
+    def _fetched(self, keys: Sequence[bytes]) -> list[tuple[object, bytes]]:
+        """What stands in the rows of some keys, unverified: that is left to each thread for itself."""
+        rows: dict[int, tuple[object, bytes]] = {}
         query = "SELECT checksum, vector FROM features WHERE key = ?"
 
         def read(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN")  # one lock for all rows, instead of one each
-            for i in np.flatnonzero(~found).tolist():  # what was read before damage was met stays
-                row = connection.execute(query, (keys[i],)).fetchone()
-                vector = None if row is None else self._verified(keys[i], *row)
-                if vector is None:
-                    continue
-                at = 0
-                for start, stop in spans:
-                    vectors[i, at : at + stop - start] = vector[start:stop]
-                    at += stop - start
-                found[i] = True
+            for i, key in enumerate(keys):
+                if i not in rows:  # what was read before damage was met stays
+                    rows[i] = connection.execute(query, (key,)).fetchone() or (None, b"")
             connection.execute("COMMIT")
 
         self._run(read)
-        return vectors, np.flatnonzero(~found)
+        return [rows[i] for i in range(len(keys))]
 
-    def _checked(self, item: tuple[bytes, npt.NDArray[np.floating]]) -> tuple[bytes, npt.NDArray[np.float32]]:
+    @property
+    def _row_bytes(self) -> int:
+        return half.HEADER + self.width * 2 if self.half else self.width * 4
+
+    def _checked(self, item: tuple[bytes, npt.NDArray[np.floating]]) -> tuple[bytes, bytes]:
         key, given = item
         _check_keys([key])
         with np.errstate(over="ignore"):  # becomes infinity, which is refused below
@@ -199,13 +228,21 @@ class Store:
                 "features must be finite float32 numbers; got NaN or infinity for the image with SHA-256 "
                 f"{key.hex()[:12]}…. The network overflows on it: try precision f32, or leave the image out"
             )
-        return key, vector
+        return key, half.packed(vector) if self.half else vector.tobytes()
 
-    def _verified(self, key: bytes, checksum: object, blob: object) -> npt.NDArray[np.float32] | None:
+    def _sound(self, key: bytes, checksum: object, data: object) -> bool:
         # A damaged record may hold any type and length.
-        if not isinstance(blob, bytes) or len(blob) != self.width * 4 or _checksum(key, blob) != checksum:
-            return None
-        return np.frombuffer(blob, "<f4")
+        return isinstance(data, bytes) and len(data) == self._row_bytes and _checksum(key, data) == checksum
+
+    def _unpack(self, data: bytes, spans: list[tuple[int, int]], into: npt.NDArray[np.float32]) -> None:
+        at = 0
+        for start, stop in spans:
+            part = into[at : at + stop - start]
+            if self.half:
+                half.unpack(data, start, stop, part)
+            else:
+                part[:] = np.frombuffer(data, "<f4")[start:stop]
+            at += stop - start
 
     def _run(self, work: Callable[[sqlite3.Connection], T], need_bytes: int = 0) -> T:
         """Do `work`; if the file turns out to be damaged, replace it by a fresh one and do it once more."""
@@ -270,7 +307,11 @@ class Store:
         )
 
     def _meta(self) -> dict[str, str]:
-        return {"format": str(FORMAT_VERSION), "fingerprint": self.fingerprint, "width": str(self.width)}
+        return {
+            "format": HALF if self.half else SINGLE,
+            "fingerprint": self.fingerprint,
+            "width": str(self.width),
+        }
 
     def _moved(self) -> bool:
         """Whether the file that is open is no longer the one at `path`: set aside or cleared elsewhere.
@@ -284,8 +325,8 @@ class Store:
         return (status.st_dev, status.st_ino) != self._inode
 
 
-def _checksum(key: bytes, vector: bytes | memoryview) -> int:
-    return zlib.crc32(vector, zlib.crc32(key))  # over the key too: a right vector under a wrong key is wrong
+def _checksum(key: bytes, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(key))  # over the key too: a right vector under a wrong key is wrong
 
 
 def _check_keys(keys: Sequence[bytes]) -> None:

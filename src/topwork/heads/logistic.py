@@ -35,6 +35,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 TOLERANCE = 1e-6  # relative decrease of the objective in one step below which a strength is solved
 BLOCK = 256  # images whose coordinates stay in a core's cache between the two products
+WIDEST = 5 << 18  # numbers of these; of wide features fewer images
 SPANS = 16  # sums of blocks, added up in their order
 BLOCK_BYTES = 1 << 26  # for the probabilities of a block
 
@@ -134,7 +135,7 @@ class Path:
         k, problems, r = u.shape
         flat, bias = u.reshape(k * problems, r).astype(np.float32), b[:, :, None].astype(np.float32)
         n = len(self._z)
-        step = max(16, min(BLOCK, BLOCK_BYTES // (4 * k * problems)))
+        step = max(16, min(BLOCK, BLOCK_BYTES // (4 * k * problems), WIDEST // max(1, r)))
         spans = min(SPANS, -(-n // step))
         edges = [i * n // spans for i in range(spans + 1)]
 

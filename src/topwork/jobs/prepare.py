@@ -11,10 +11,12 @@ from topwork.checks.groups import Checked, check
 from topwork.checks.looks import measuring
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.features.extract import Features, extract, open_store
+from topwork.features.extract import Beside, Features, extract, open_store
+from topwork.features.store import Store
 from topwork.jobs.clock import Clock
 from topwork.progress import Watch
 from topwork.recipe import Recipe
+from topwork.storage.cache import info, size_text
 
 
 def dataset_of(data: Dataset | str | Path, recipe: Recipe) -> Dataset:
@@ -39,6 +41,7 @@ def features_of(
         open_store(backbone.facts) as store,
         measuring() if recipe.split.copies else nullcontext() as beside,
     ):
+        _say_of_earlier(store, beside, watch)
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(
                 dataset, backbone, store=store, strict=recipe.strict, progress=progress, beside=beside
@@ -53,3 +56,16 @@ def features_of(
         with clock.time("copies"), watch.bar("near-duplicates", len(features.dataset)) as progress:
             checked = check(features, beside.store, progress)
         yield checked.features, checked
+
+
+def _say_of_earlier(store: Store, beside: Beside | None, watch: Watch) -> None:
+    """Why features that were computed by an earlier version are computed again, and what still has their space."""
+    if len(store):
+        return
+    now = {store.path, beside.store.path if beside else None}
+    old = sum(one.size_bytes for one in info().stores if not one.half and one.path not in now and one.rows)
+    if old:
+        watch.say(
+            f"features now take half the space, so they are computed anew; {store.path.parent} has {size_text(old)} "
+            "of an earlier version, which only runs of that version use: topwork cache clear deletes all"
+        )

@@ -19,6 +19,8 @@ from pathlib import Path
 from topwork.errors import InputError, TopworkError
 from topwork.storage.database import COMPANIONS, connect, locked, storage_error
 
+# A store's format: float32 numbers, as once for all and now for measurements, or at half precision.
+SINGLE, HALF = "1", "2"
 _STORE = re.compile(r"([0-9a-f]+)\.sqlite(\.damaged-[0-9]+)?(?:-wal|-shm|-journal)?")
 # The files that Topwork creates in each sub-folder, as patterns of complete names. Nothing else is ever deleted.
 _MADE_HERE = {
@@ -37,6 +39,7 @@ class StoreInfo:
     about: str  # a description, as passed to `Store.open`; "" if there is none
     width: int | None  # features per row; None, like `rows`, if the file can't be read now
     rows: int | None
+    half: bool  # whether its numbers are at half precision, as those of networks are now
     size_bytes: int  # including the files that SQLite keeps beside it
     used: datetime  # when it was last opened
 
@@ -134,14 +137,16 @@ def _store_info(path: Path, fingerprint: str) -> StoreInfo:
         with suppress(FileNotFoundError):
             status = Path(f"{path}{companion}").stat()
             size_bytes, used_s = size_bytes + status.st_size, max(used_s, status.st_mtime)
-    about, width, rows = "", None, None
+    about, width, rows, half = "", None, None, False
     with suppress(sqlite3.Error, ValueError, KeyError), locked(path.parent):
         if path.exists():  # connecting would create it
             with closing(connect(path)) as connection:
                 meta = dict(connection.execute("SELECT name, CAST(value AS TEXT) FROM meta"))
                 ((rows,),) = connection.execute("SELECT count(*) FROM features")
                 about, width = meta[b"about"].decode(errors="replace"), int(meta[b"width"])
-    return StoreInfo(path, fingerprint, about, width, rows, size_bytes, datetime.fromtimestamp(used_s, UTC))
+                half = meta[b"format"] == HALF.encode()
+    used = datetime.fromtimestamp(used_s, UTC)
+    return StoreInfo(path, fingerprint, about, width, rows, half, size_bytes, used)
 
 
 def _made_here(path: Path, root: Path) -> bool:
@@ -170,3 +175,13 @@ def _one_fingerprint(prefix: str, names: Iterator[str], root: Path) -> str:
             f"{len(found)}. Known: {', '.join(known) or 'none'}"
         )
     return found[0]
+
+
+def size_text(n_bytes: int) -> str:
+    """1_500_000 → '1.5 MB'."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from topwork.storage.cache import CacheInfo
-
-if TYPE_CHECKING:
-    pass
+from topwork.storage.cache import CacheInfo, StoreInfo, size_text
 
 
 def cache_text(info: CacheInfo) -> str:
@@ -20,7 +16,7 @@ def cache_text(info: CacheInfo) -> str:
         about = store.about or "unknown backbone"
         lines.append(
             f"  {store.fingerprint[:12]}  {rows} images  {size_text(store.size_bytes)}  {about}  "
-            f"used {store.used:%Y-%m-%d %H:%M} UTC"
+            f"used {store.used:%Y-%m-%d %H:%M} UTC{_earlier(store)}"
         )
     lines += [f"  {path.name}: damaged, set aside" for path in info.set_aside]
     return "\n".join(lines)
@@ -41,11 +37,6 @@ def cache_json(info: CacheInfo) -> str:
     )
 
 
-def size_text(n_bytes: int) -> str:
-    """1_500_000 → '1.5 MB'."""
-    size = float(n_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+def _earlier(store: StoreInfo) -> str:
+    old = not store.half and store.rows and not store.about.startswith("thumbnails")
+    return ", of an earlier version: only its runs use it" if old else ""

@@ -78,7 +78,7 @@ def write_neighbours(folder: Path, classifier: Classifier, part: Features) -> No
 
     columns = classifier.backbone.facts.columns((LAST,))
     labels = [example.label or "" for example in part.dataset]
-    found = make_neighbours(part.matrix((LAST,)), columns, labels, part.keys, picture)
+    found = make_neighbours(part.rows((LAST,)), columns, labels, part.keys, picture)
     with writing(folder):
         found.save(folder / NEIGHBOURS)
 
