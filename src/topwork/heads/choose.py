@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from topwork.heads.design import Array, Images, Rows, Spectrum, in_blocks
+from topwork.heads.design import EXACT, Array, Images, Rows, Spectrum, in_blocks
 from topwork.heads.head import fit_temperature
 from topwork.heads.logistic import Path
 
@@ -22,8 +22,12 @@ ENOUGH_HELD_OUT = 3000  # images; the path is computed for as many folds as have
 MOST_NUMBERS = 1 << 20  # weights of the problems that are solved at once: L-BFGS keeps 20 vectors of them
 STEPS = 10  # most steps on all features at a strength
 STEP_COST = 20_000_000  # operations for each image that the steps at a strength may take
-ROUGHLY = 1e-4  # relative decrease of the objective in a step at which solutions end that need not be exact
+# Relative decrease of the objective in a step at which solutions end that need not be exact, and that nearly are.
+ROUGHLY, CLOSELY = 1e-4, 1e-5
 LEAST_STEPS = 4  # they bring most of what there is to gain
+COSTLY = (
+    100_000_000  # operations for each image from which on not all folds are refined: some hundred classes
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +87,93 @@ def choose(
     `validation`: features as the problem has them, targets and weights; if None, `folds` is used. `tolerance`: the
     relative decrease of the objective in a step at which the solution of a strength ends.
     """
-    if validation is not None:
-        problems = weights[None]
-        held: _Held = _Validation(*validation)
-    elif folds is not None:
-        inside = folds[None] == np.arange(folds.max() + 1)[:, None]
-        if folds.min() < 0 or len(inside) < 2 or not (weights * ~inside).any(axis=1).all():
-            raise ValueError("expected two or more folds, numbered from 0, that leave images to learn from")
-        problems = np.concatenate([weights[None], weights * ~inside])
-        held = _Folds(folds, targets, weights)
-    else:
-        raise ValueError("expected `folds` or `validation` to choose a strength by")
-    along = None if images.features is None else images.directions.vectors
+    problems, held = _problems(targets, weights, folds, validation)
+    many = len(targets) > EXACT
     tried = held.enough()  # the problems that the path is computed for
-    if along is not None:
-        tolerance = tolerance or ROUGHLY  # what follows does the rest
     solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
+    # With many images, what follows does the rest.
+    steps, u, b = _path(
+        images, solver, problems, held, tried, strengths, tolerance or (ROUGHLY if many else None), progress
+    )
+    strength = min(steps, key=lambda step: step.held_out_loss).strength
+    if many and images.features is None:
+        _, u, b = solver.solved(solver.paths(problems[tried], (u, b)), strength, tolerance=CLOSELY)
+    if len(tried) < len(problems):
+        rest = np.setdiff1d(np.arange(len(problems)), tried)
+        start = u.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
+        # Solved to the end, where it started makes no difference: nothing is learnt of what is held out.
+        paths = solver.paths(problems[rest], start)
+        _, more_u, more_b = solver.solved(paths, strength, tolerance=CLOSELY if many else None)
+        order = np.argsort(np.concatenate([tried, rest]))
+        u = np.concatenate([u, more_u], axis=1)[:, order]
+        b = np.concatenate([b, more_b], axis=1)[:, order]
+    if images.features is None:
+        logits, telling = held.logits(images.coordinates, u, b), np.ones(len(held.targets), bool)
+    else:
+        strength, u, b, logits, telling = _refined(images, solver, problems, held, strengths, strength, u, b)
+    if progress is not None:
+        progress(len(strengths) - len(steps))
+    loss, accuracy = score(logits[telling], held.targets[telling], held.weights[telling])
+    temperature = _temperature(logits, held, telling)
+    if not telling.all():
+        logits[~telling] *= temperature / _temperature(logits, held, ~telling)  # so that one does for all
+    return Chosen(Affine(u[:, 0], b[:, 0]), strength, tuple(steps), logits, loss, accuracy, temperature)
+
+
+def _temperature(logits: Array, held: _Held, rows: Array) -> float:
+    # Laplace's rule of smoothing: a few correct images don't prove certainty.
+    smoothing = 1 / (int(rows.sum()) + 2)
+    return fit_temperature(logits[rows], held.targets[rows], held.weights[rows], smoothing=smoothing)
+
+
+def probe(
+    images: Images,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array,
+    folds: Array | None,
+    validation: tuple[Rows, Array, Array] | None,
+    strengths: tuple[float, ...],
+    progress: Callable[[int], None] | None = None,
+) -> Step:
+    """The best strength, roughly, and its held-out scores: the path of `choose` alone, to compare features by."""
+    problems, held = _problems(targets, weights, folds, validation)
+    tried = held.enough()
+    tried = tried[tried > 0] if len(tried) > 1 else tried  # the problem of all images tells nothing
+    solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
+    steps, _, _ = _path(images, solver, problems, held, tried, strengths, ROUGHLY, progress)
+    if progress is not None:
+        progress(len(strengths) - len(steps))
+    return min(steps, key=lambda step: step.held_out_loss)
+
+
+def _problems(
+    targets: Array, weights: Array, folds: Array | None, validation: tuple[Rows, Array, Array] | None
+) -> tuple[Array, _Held]:
+    """The weights of each problem, (B, N), and what they are held out for."""
+    if validation is not None:
+        return weights[None], _Validation(*validation)
+    if folds is None:
+        raise ValueError("expected `folds` or `validation` to choose a strength by")
+    inside = folds[None] == np.arange(folds.max() + 1)[:, None]
+    if folds.min() < 0 or len(inside) < 2 or not (weights * ~inside).any(axis=1).all():
+        raise ValueError("expected two or more folds, numbered from 0, that leave images to learn from")
+    return np.concatenate([weights[None], weights * ~inside]), _Folds(folds, targets, weights)
+
+
+def _path(
+    images: Images,
+    solver: _Solver,
+    problems: Array,
+    held: _Held,
+    tried: Array,
+    strengths: tuple[float, ...],
+    tolerance: float | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[Step], Array, Array]:
+    """All steps of the path of the problems `tried`, and weights and biases at the best."""
+    along = None if images.features is None else images.directions.vectors
     best: tuple[Step, Array, Array] | None = None
     steps: list[Step] = []
     since = 0
@@ -115,27 +190,7 @@ def choose(
         if since >= PATIENCE:
             break
     assert best is not None
-    step, u, b = best
-    strength = step.strength
-    if len(tried) < len(problems):
-        rest = np.setdiff1d(np.arange(len(problems)), tried)
-        start = u.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True)
-        # Solved to the end, where it started makes no difference: nothing is learnt of what is held out.
-        _, more_u, more_b = solver.solved(solver.paths(problems[rest], start), strength)
-        order = np.argsort(np.concatenate([tried, rest]))
-        u = np.concatenate([u, more_u], axis=1)[:, order]
-        b = np.concatenate([b, more_b], axis=1)[:, order]
-    if images.features is None:
-        logits = held.logits(images.coordinates, u, b)
-    else:
-        strength, u, b, logits = _refined(images, solver, problems, held, strengths, strength, u, b)
-    if progress is not None:
-        progress(len(strengths) - len(steps))
-    loss, accuracy = score(logits, held.targets, held.weights)
-    # Laplace's rule of smoothing: a few correct images don't prove certainty.
-    smoothing = 1 / (len(held.targets) + 2)
-    temperature = fit_temperature(logits, held.targets, held.weights, smoothing=smoothing)
-    return Chosen(Affine(u[:, 0], b[:, 0]), strength, tuple(steps), logits, loss, accuracy, temperature)
+    return steps, best[1], best[2]
 
 
 def _refined(
@@ -147,14 +202,15 @@ def _refined(
     strength: float,
     u: Array,
     b: Array,
-) -> tuple[float, Array, Array, Array]:
+) -> tuple[float, Array, Array, Array, Array]:
     """Go on from solutions along the coordinates, on all features.
 
-    Returns a strength, u (K, B, D), b (K, B) and the held-out logits.
+    Returns a strength, u (K, B, D), b (K, B), the held-out logits, and which of these are by all features, bool (M,).
 
     All features bear a weaker penalty than few coordinates do, so weaker ones are tried as long as they do better.
     The number of steps is limited by what they cost. An early end is no harm: each fold's solution has still seen
-    nothing of what it is held out for.
+    nothing of what it is held out for. Where even the fewest steps cost more, as with hundreds of classes, only the
+    folds that suffice to choose by are refined.
     """
     assert images.features is not None
     assert images.features_spectrum is not None
@@ -177,14 +233,17 @@ def _refined(
             break
     assert best is not None
     _, strength, u[:, tried], b[:, tried] = best
+    told = np.arange(len(problems))
     if len(tried) < len(problems):
         # All images' problem may start from what a fold has learnt; another fold may not, for it would have seen
         # through it what it is held out for.
         u[:, :1], b[:, :1] = u[:, tried].mean(axis=1, keepdims=True), b[:, tried].mean(axis=1, keepdims=True)
-        rest = np.setdiff1d(np.arange(len(problems)), tried)
+        rest, most = np.setdiff1d(told, tried), 2 * steps
+        if LEAST_STEPS * each > COSTLY:
+            rest, most, told = np.array([0]), steps, tried
         paths = solver.paths(problems[rest], (u[:, rest], b[:, rest]))
-        _, u[:, rest], b[:, rest] = solver.solved(paths, strength, most_steps=2 * steps, tolerance=ROUGHLY)
-    return strength, u, b, held.logits(features, u, b)
+        _, u[:, rest], b[:, rest] = solver.solved(paths, strength, most_steps=most, tolerance=ROUGHLY)
+    return strength, u, b, held.logits(features, u, b), held.told_by(told)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +293,9 @@ class _Held(Protocol):
     ) -> tuple[float, float]:
         """Loss and accuracy by these problems' solutions in the coordinates, which lie `along` these directions."""
 
+    def told_by(self, problems: Array) -> Array:
+        """The images that one of these problems is held out for, bool (M,)."""
+
     def logits(self, z: Rows, u: Array, b: Array) -> Array:
         """float32 (M, K) by the solutions of all problems, on training images as the problems have them."""
 
@@ -254,6 +316,9 @@ class _Validation:
         weight = weight if along is None else weight @ along.T
         return score(Affine(weight, b[:, 0]).logits(self._z), self.targets, self.weights)
 
+    def told_by(self, problems: Array) -> Array:
+        return np.ones(len(self.targets), bool)
+
     def logits(self, z: Rows, u: Array, b: Array) -> Array:
         return Affine(u[:, 0], b[:, 0]).logits(self._z)
 
@@ -272,9 +337,12 @@ class _Folds:
     def score(
         self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
     ) -> tuple[float, float]:
-        rows = np.flatnonzero(np.isin(self._folds, problems - 1))
+        rows = self.told_by(problems)
         said = self._said(coordinates, u, b, problems)
         return score(said[rows], self.targets[rows], self.weights[rows])
+
+    def told_by(self, problems: Array) -> Array:
+        return np.asarray(np.isin(self._folds, problems - 1))
 
     def logits(self, z: Rows, u: Array, b: Array) -> Array:
         return self._said(z, u, b, np.arange(u.shape[1]))

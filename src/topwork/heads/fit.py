@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ from topwork.data.groups import group_numbers
 from topwork.data.split import Splits, folds
 from topwork.errors import InputError
 from topwork.features.extract import Features
-from topwork.heads.choose import STRENGTHS
+from topwork.heads.choose import STRENGTHS, Step
 from topwork.heads.design import EXACT
 from topwork.heads.head import Head, fit_temperature, softmax
 from topwork.heads.kernel import fit_kernel
-from topwork.heads.linear import LinearFit, Solved, fit_linear
+from topwork.heads.linear import LinearFit, Solved, fit_linear, probe_linear
 from topwork.heads.mlp import EpochLog, StepLog, fit_mlp
 from topwork.parallel import one_blas_thread
 from topwork.progress import Watch
@@ -95,26 +94,33 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe, watch: Watch) 
     ):  # one choice is made on some images, and its head fitted on all
         few, few_held = _some(train, recipe), _some(validation, recipe)
     steps = len(wanted) * STEPS + (STEPS if few is not train else 0)
+    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
     # The limit lies around the threads: each would set it back for the others when it ends.
     with watch.bar("head", steps) as progress, one_blas_thread():
 
-        def fit(name: str, part: Dataset, held: Dataset) -> tuple[LinearFit, Candidate, Array | None]:
-            return _fit_blocks(features, choices[name], name, part, held, recipe, progress)
+        def fit(name: str) -> tuple[Candidate, LinearFit | None, Array | None]:
+            problem = _problem(features, choices[name], few, few_held, recipe)
+            if few is not train and recipe.head.kind == "linear":
+                probed = probe_linear(**problem, progress=progress)
+                return _candidate(features, choices[name], name, few, probed), None, None
+            found = fit_along(**problem, progress=progress)
+            return _candidate(features, choices[name], name, few, found), found, problem["folds"]
 
         # Few images leave little to do at once: Python itself would be what two threads wait for.
         with ThreadPoolExecutor(len(wanted) if len(few) >= WORTH_THREADS else 1) as pool:
-            fits = list(pool.map(lambda name: fit(name, few, few_held), wanted))
-        fits.sort(key=lambda one: one[1].held_out_loss)
-        best, chosen, fold_of = fits[0]
-        if few is not train:
-            best, chosen, fold_of = fit(chosen.features, train, validation)
+            fits = sorted(pool.map(fit, wanted), key=lambda one: one[0].held_out_loss)
+        chosen, best, fold_of = fits[0]
+        if best is None or few is not train:
+            problem = _problem(features, choices[chosen.features], train, validation, recipe)
+            best, fold_of = fit_along(**problem, progress=progress), problem["folds"]
+            chosen = _candidate(features, choices[chosen.features], chosen.features, train, best)
     held_out = (
         f"{int(fold_of.max()) + 1}-fold cross-validation" if fold_of is not None else "the validation images"
     )
     return Fitted(
         best.head,
         choices[chosen.features],
-        (chosen, *(c for _, c, _ in fits[1:])),
+        (chosen, *(candidate for candidate, _, _ in fits[1:])),
         held_out,
         unseen=validation if fold_of is None else train,
         unseen_probabilities=softmax(best.held_out_logits, best.head.temperature).astype(np.float32),
@@ -123,35 +129,31 @@ def _fit_path(features: Features, splits: Splits, recipe: Recipe, watch: Watch) 
     )
 
 
-def _fit_blocks(
-    features: Features,
-    blocks: tuple[str, ...],
-    name: str,
-    train: Dataset,
-    validation: Dataset,
-    recipe: Recipe,
-    progress: Callable[[int], None],
-) -> tuple[LinearFit, Candidate, Array | None]:
-    """A head on some blocks, how good it is, and each image's fold, if there are any."""
+def _problem(
+    features: Features, blocks: tuple[str, ...], train: Dataset, validation: Dataset, recipe: Recipe
+) -> dict[str, Any]:
+    """What `fit_linear` and its like take: some blocks of the training images, and what is held out."""
     targets, weights = _learnt(train, recipe)
     fold_of, held = None, None
     if len(validation):
         held = (features.part(validation).rows(blocks), *_learnt(validation, recipe))
     else:
         fold_of = folds(train, _fold_count(train, recipe), seed=recipe.split.seed)
-    fit_along = fit_kernel if recipe.head.kind == "kernel" else fit_linear
-    fit = fit_along(
-        features.part(train).rows(blocks),
-        targets,
-        class_count=len(train.classes),
-        weights=weights,
-        folds=fold_of,
-        validation=held,
-        progress=progress,
-    )
+    return {
+        "x": features.part(train).rows(blocks),
+        "targets": targets,
+        "class_count": len(train.classes),
+        "weights": weights,
+        "folds": fold_of,
+        "validation": held,
+    }
+
+
+def _candidate(
+    features: Features, blocks: tuple[str, ...], name: str, train: Dataset, found: LinearFit | Step
+) -> Candidate:
     width = sum(b.stop - b.start for b in features.facts.blocks if b.name in blocks)
-    candidate = Candidate(name, width, fit.strength, fit.held_out_loss, fit.held_out_accuracy, len(train))
-    return fit, candidate, fold_of
+    return Candidate(name, width, found.strength, found.held_out_loss, found.held_out_accuracy, len(train))
 
 
 def _some(part: Dataset, recipe: Recipe) -> Dataset:

@@ -15,7 +15,8 @@ from topwork.heads.linear import Solved
 from topwork.parallel import one_blas_thread
 
 SHARES = (0.125, 0.25, 0.5)  # of the training images; the full set is known from cross-validation
-REPEATS = 3  # folds in which each share is tried
+REPEATS = 3  # folds in which each share is tried;
+MOST_WEIGHTS = 1 << 18  # only one, where a head has more
 STEPS = len(SHARES) * REPEATS  # of the progress, at most
 LEAST = 40  # fewest training images for a curve
 WORTHWHILE = 0.002  # smallest gain in accuracy for which more photos of a class are suggested
@@ -75,7 +76,8 @@ def _points(solved: Solved, fold_of: Array, progress: Callable[[int], None]) -> 
     random, targets = np.random.default_rng(0), solved.targets
     classes = len(np.unique(targets))
     errors: dict[float, list[tuple[int, float]]] = {}
-    for fold in range(min(REPEATS, int(fold_of.max()) + 1)):
+    repeats = REPEATS if classes * solved.images.coordinates.shape[1] <= MOST_WEIGHTS else 1
+    for fold in range(min(repeats, int(fold_of.max()) + 1)):
         held = np.flatnonzero(fold_of == fold)
         rest = random.permutation(np.flatnonzero(fold_of != fold))
         for share in SHARES:

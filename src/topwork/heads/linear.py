@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topwork.heads.choose import ROUGHLY, STEPS, STRENGTHS, Affine, Chosen, Step, choose
+from topwork.heads.choose import ROUGHLY, STEPS, STRENGTHS, Affine, Chosen, Step, choose, probe
 from topwork.heads.design import Array, Images, Rows, exact_images, images_of, placed, standardise
 from topwork.heads.head import Head, Layer
 from topwork.heads.logistic import Path
@@ -84,22 +84,15 @@ def fit_linear(
         progress: called with the number of strengths that were newly solved or passed over.
     """
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    images = images_of(x, weights)
+    images, place = images_and_place(x, weights)
     directions = images.directions
-
-    def place(x: Array) -> Array:
-        if images.features is None:
-            return directions.coordinates(x)
-        return standardise(x, directions.mean, directions.deviation)
-
-    held = None if validation is None else (placed(place, validation[0]), *validation[1:])
     chosen = choose(
         images,
         targets,
         class_count=class_count,
         weights=weights,
         folds=folds,
-        validation=held,
+        validation=None if validation is None else (placed(place, validation[0]), *validation[1:]),
         strengths=strengths,
         progress=progress,
     )
@@ -108,6 +101,44 @@ def fit_linear(
     return fit_of(
         Head("linear", (layer,), chosen.temperature), chosen, images, targets, class_count, weights, place
     )
+
+
+def probe_linear(
+    x: Rows,
+    targets: Array,
+    *,
+    class_count: int,
+    weights: Array,
+    folds: Array | None = None,
+    validation: tuple[Rows, Array, Array] | None = None,
+    strengths: tuple[float, ...] = STRENGTHS,
+    progress: Callable[[int], None] | None = None,
+) -> Step:
+    """How good `fit_linear` would be, roughly, in a part of its time; arguments as there."""
+    images, place = images_and_place(x, weights)
+    return probe(
+        images,
+        targets,
+        class_count=class_count,
+        weights=weights,
+        folds=folds,
+        validation=None if validation is None else (placed(place, validation[0]), *validation[1:]),
+        strengths=strengths,
+        progress=progress,
+    )
+
+
+def images_and_place(x: Rows, weights: Array) -> tuple[Images, Callable[[Array], Array]]:
+    """Training images ready for solving, and what brings raw features of others to where they are."""
+    images = images_of(x, weights)
+    directions = images.directions
+
+    def place(x: Array) -> Array:
+        if images.features is None:
+            return directions.coordinates(x)
+        return standardise(x, directions.mean, directions.deviation)
+
+    return images, place
 
 
 def fit_of(
