@@ -29,8 +29,9 @@ $(TFHUB_VENV)/ready: tests/requirements-tfhub.txt
 demo: $(VENV)/demo-ready   ## train on 2,624 solar cells and print the score beside the published ones
 	$(BIN)/topwork demo --out runs/demo --overwrite
 
-bench: $(VENV)/ready   ## the README's figures, measured and written; QUICK=1 prints some in under five minutes
+bench: $(VENV)/ready   ## the README's figures, measured and written; QUICK=1 prints some in five minutes
 	$(BIN)/python -m benchmarks.figures $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.speed.growth --quick
 
 test: $(VENV)/ready $(TFHUB_VENV)/ready   ## all tests, each file by one of two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

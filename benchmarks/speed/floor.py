@@ -1,10 +1,13 @@
 """The floor of the main job: what `topwork train` can't do without on the solar cells, each part measured alone.
 
-    python -m benchmarks.speed.floor [--images N] [--seed 0] [--repeats 3]
+    python -m benchmarks.speed.floor [--images N] [--seed 0] [--repeats 3] [--run RUN]
 
 Each repeat measures, in turn: decoding all photos to the network's size, on all cores; taking pixels that were
 decoded before through the network, compiled already, on all cores; and a fresh interpreter that imports what a
 training needs. The floor is their sum within a repeat: nothing of them overlaps, and all else costs nothing.
+
+With `--run`, a folder that `topwork train` wrote: how fast it predicts these photos from their files, as a share of
+the engine's own rate, decoding included; both in turn.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from benchmarks.speed.extraction import drain, seconds
 from benchmarks.speed.textbook.environment import run
 from topwork.backbones.backbone import load_backbone
 from topwork.backbones.engine import Engine
+from topwork.classifiers.classifier import Classifier
 from topwork.data.dataset import Example
 from topwork.data.sources import load
 from topwork.images.decode import decode
@@ -53,10 +57,34 @@ def floor(manifest: Path, repeats: int) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in parts} | {SUM: [sum(row.values()) for row in rows]}
 
 
+def predicting(run_folder: Path, manifest: Path, repeats: int) -> list[float]:
+    """The engine's seconds over the classifier's, for the manifest's photos."""
+    classifier, photos = Classifier.load(run_folder), load(manifest)
+    facts, engine = classifier.backbone.facts, Engine(classifier.backbone)
+
+    def features(photo: Example) -> object:
+        return engine(decode(photo.image.read(), facts.size_px, fit=facts.fit))
+
+    drain(stream(features, photos.take(8), workers=engine.workers))  # compiled before the clock starts
+    shares = []
+    for _ in range(repeats):
+        alone = seconds(lambda: drain(stream(features, photos, workers=engine.workers)))
+        shares.append(alone / seconds(lambda: drain(classifier.predict(photos))))
+    return shares
+
+
 def main() -> None:
-    options = shared_options(__doc__, images=None, seed=0, repeats=3).parse_args()
+    parser = shared_options(__doc__, images=None, seed=0, repeats=3)
+    parser.add_argument("--run", type=Path, help="measure predicting by this run instead")
+    options = parser.parse_args()
     WORK.mkdir(exist_ok=True)
     manifest = write_elpv(WORK, seed=options.seed, limit=options.images)
+    if options.run:
+        shares = predicting(options.run, manifest, options.repeats)
+        print(
+            f"share of the engine's rate: {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})"
+        )
+        return
     found = floor(manifest, options.repeats)
     facts, n = load_backbone(HANDLE).facts, len(load(manifest))
     print(f"{n} photos, {facts}, {core_count()} cores, {options.repeats} repeats: median (least to most)")

@@ -11,10 +11,10 @@ import pytest
 from linear_problems import problem
 from topwork.errors import TopworkError
 from topwork.heads import choose, design, logistic
-from topwork.heads.choose import Affine
+from topwork.heads.choose import STRENGTHS, Affine
 from topwork.heads.design import gram, images_of, moments, placed, standardise
 from topwork.heads.kernel import fit_kernel
-from topwork.heads.linear import fit_linear
+from topwork.heads.linear import fit_linear, probe_linear
 
 Array = np.ndarray[Any, Any]
 
@@ -249,3 +249,43 @@ def test_other_images_can_be_learnt_from(exact: bool, monkeypatch: pytest.Monkey
     rows = np.arange(0, 200, 2)
     half = fit.solved.along(rows).logits(fit.solved.images.coordinates)
     assert (half.argmax(axis=1) == y[:200]).mean() > 0.8
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_probe_tells_roughly_what_a_fit_would(validated: bool) -> None:
+    x, y, _ = problem(400, 30, 3, noise=4.0)
+    folds = None if validated else np.arange(300) % 5
+    held = (x[300:], y[300:], np.ones(100)) if validated else None
+    known = fit_linear(x[:300], y[:300], class_count=3, folds=folds, validation=held)
+    step = probe_linear(x[:300], y[:300], class_count=3, weights=np.ones(300), folds=folds, validation=held)
+    assert step.held_out_loss == pytest.approx(known.held_out_loss, rel=0.03)
+    assert abs(STRENGTHS.index(step.strength) - STRENGTHS.index(known.strength)) <= 1
+
+
+def test_where_steps_are_costly_the_folds_that_choose_are_refined_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others keep what they have along the coordinates, brought to the temperature of the rest."""
+    monkeypatch.setattr(design, "EXACT", 100)
+    monkeypatch.setattr(design, "NARROW", 10)
+    monkeypatch.setattr(design, "SAMPLE", 200)
+    monkeypatch.setattr(design, "DIRECTIONS", 8)
+    monkeypatch.setattr(choose, "ENOUGH_HELD_OUT", 60)
+    x, y, _ = problem(600, 40, 3, noise=4.0)
+    folds = np.arange(600) % 5
+    whole = fit_linear(x, y, class_count=3, folds=folds)
+    monkeypatch.setattr(choose, "COSTLY", 0)
+    found = fit_linear(x, y, class_count=3, folds=folds)
+    some = folds == 0
+    np.testing.assert_allclose(found.held_out_logits[some], whole.held_out_logits[some], atol=0.05)
+    np.testing.assert_allclose(found.head.logits(x), whole.head.logits(x), atol=0.3)
+    assert not np.allclose(found.held_out_logits[~some], whole.held_out_logits[~some], atol=0.05)
+    assert found.held_out_loss == pytest.approx(
+        choose.score(found.held_out_logits[some], y[some], np.ones(120))[0]
+    )
+
+    def loss(temperature: float) -> float:
+        return choose.score(found.held_out_logits[~some] / temperature, y[~some], np.ones(480))[0]
+
+    t = found.head.temperature
+    assert loss(t) <= min(loss(0.8 * t), loss(1.25 * t))

@@ -14,6 +14,7 @@ from topwork.classifiers.classifier import HEAD, Classifier
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
 from topwork.errors import InputError
+from topwork.features.store import Store
 from topwork.jobs.train import Run, train
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
 from topwork.runs.folder import FILES, REPORT, SPLITS
@@ -299,3 +300,22 @@ def test_one_more_photo_computes_one(recipe: Recipe, tmp_path: Path, cache: Path
     write_noise(photos / "circle", 1)
     assert train(photos, tmp_path / "two", recipe=recipe).computed == 1
     assert cache.is_dir()
+
+
+def test_what_an_earlier_version_stored_is_said_once(
+    shapes: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "cache"))
+    with Store.open("01d0" * 16, 11_520, about="efficientnet-lite0 at 224 px, f32") as old:
+        old.put([(bytes(32), np.ones(11_520))])
+    kept = old.path.read_bytes()
+    told = []
+    for name in ("first", "second"):
+        watch = Listener()
+        train(shapes, tmp_path / name, recipe=recipe, watch=watch)
+        told.append([line for line in watch.lines if "earlier version" in line])
+    assert len(told[0]) == 1
+    assert "topwork cache clear" in told[0][0]
+    assert str(tmp_path / "cache" / "features") in told[0][0]
+    assert told[1] == []
+    assert old.path.read_bytes() == kept
