@@ -32,7 +32,7 @@ from benchmarks.options import WORK, shared_options
 from benchmarks.parity.keras_applications import stir
 from topwork.backbones.backbone import LAST
 from topwork.backbones.efficientnet_lite import build
-from topwork.backbones.engine import Engine
+from topwork.backbones.engine import compile_graph
 from topwork.classifiers.classifier import DESCRIPTION, Classifier
 from topwork.cli.demo import load_cells, split_cells
 from topwork.data.dataset import Dataset, Example
@@ -229,11 +229,11 @@ def features_gap(path: Path, classifier: Classifier, examples: list[Example]) ->
     import tensorflow as tf
 
     facts = classifier.backbone.facts
-    infer, module = Engine(classifier.backbone), tf.saved_model.load(str(path))
+    network, module = compile_graph(classifier.backbone, threads=1), tf.saved_model.load(str(path))
     most = 0.0
     for example in examples:
         pixels = decode(example.image.read(), facts.size_px, fit=facts.fit)
-        own = infer(pixels)[facts.columns((LAST,))]
+        own = network([pixels[None]])[0][0][facts.columns((LAST,))]
         found = module(tf.constant(pixels[None], tf.float32) / 255.0).numpy()[0]
         most = max(most, float(np.linalg.norm(found - own) / np.linalg.norm(own)))
     return most

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.speed.textbook.environment import run
 from topwork.backbones.backbone import LAST, load_backbone
 from topwork.backbones.efficientnet_lite import BATCH_NORM_EPSILON, LITES, PIXEL_MEAN, PIXEL_SCALE, STAGES
-from topwork.backbones.engine import Engine
+from topwork.backbones.engine import compile_graph
 from topwork.backbones.torch_weights import load_weights
 from topwork.images.decode import decode
 
@@ -57,15 +57,17 @@ def check_module(module: Path, manifest: Path, python: Path) -> dict[str, float]
 
 
 def write_expected(manifest: Path, path: Path) -> None:
-    """The pixels of the manifest's first images, and Topwork's features of their last layer in f32."""
+    """The pixels of the manifest's first images, and the last layer's features in f32, not rounded as the engine's."""
     with manifest.open(encoding="utf-8", newline="") as file:
         paths = [
             manifest.parent / row["path"] for row, _ in zip(csv.DictReader(file), range(IMAGES), strict=False)
         ]
     backbone = load_backbone(HANDLE, precision="f32")
-    engine, columns = Engine(backbone), backbone.facts.columns((LAST,))
+    network, columns = compile_graph(backbone, threads=1), backbone.facts.columns((LAST,))
     pixels = np.stack([decode(path.read_bytes(), backbone.facts.size_px) for path in paths])
-    np.savez(path, pixels=pixels, features=np.stack([engine(image)[columns] for image in pixels]))
+    np.savez(
+        path, pixels=pixels, features=np.stack([network([image[None]])[0][0][columns] for image in pixels])
+    )
 
 
 def _write_weights(path: Path) -> None:
