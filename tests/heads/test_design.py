@@ -271,6 +271,7 @@ def test_where_steps_are_costly_the_folds_that_choose_are_refined_alone(
     monkeypatch.setattr(design, "SAMPLE", 200)
     monkeypatch.setattr(design, "DIRECTIONS", 8)
     monkeypatch.setattr(choose, "ENOUGH_HELD_OUT", 60)
+    monkeypatch.setattr(choose, "ENOUGH_TO_REFINE", 60)
     x, y, _ = problem(600, 40, 3, noise=4.0)
     folds = np.arange(600) % 5
     whole = fit_linear(x, y, class_count=3, folds=folds)

@@ -57,7 +57,7 @@ def check_module(module: Path, manifest: Path, python: Path) -> dict[str, float]
 
 
 def write_expected(manifest: Path, path: Path) -> None:
-    """The pixels of the manifest's first images, and the last layer's features in f32, not rounded as the engine's."""
+    """The pixels of the manifest's first images, and the last layer's features in f32, before the engine rounds."""
     with manifest.open(encoding="utf-8", newline="") as file:
         paths = [
             manifest.parent / row["path"] for row, _ in zip(csv.DictReader(file), range(IMAGES), strict=False)

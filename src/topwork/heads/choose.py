@@ -18,7 +18,8 @@ from topwork.heads.logistic import Path
 STRENGTHS = tuple(float(f"{10 ** (1 - i / 2):.3g}") for i in range(13))  # 10, 3.16, 1, … 1e-5
 PATIENCE = 2  # strengths in a row without a lower held-out loss before the path ends
 WORTHWHILE = 0.005  # a smaller relative reduction does not count as lower
-ENOUGH_HELD_OUT = 3000  # images; the path is computed for as many folds as have these, the others at its end
+ENOUGH_HELD_OUT = 3000  # images; the path is computed for as many folds as have these, the others at its end;
+ENOUGH_TO_REFINE = 1200  # and on all features, where a step costs more, for as many as have these
 MOST_NUMBERS = 1 << 20  # weights of the problems that are solved at once: L-BFGS keeps 20 vectors of them
 STEPS = 10  # most steps on all features at a strength
 STEP_COST = 20_000_000  # operations for each image that the steps at a strength may take
@@ -89,7 +90,7 @@ def choose(
     """
     problems, held = _problems(targets, weights, folds, validation)
     many = len(targets) > EXACT
-    tried = held.enough()  # the problems that the path is computed for
+    tried = held.enough(ENOUGH_HELD_OUT)  # the problems that the path is computed for
     solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
     # With many images, what follows does the rest.
     steps, u, b = _path(
@@ -139,7 +140,7 @@ def probe(
 ) -> Step:
     """The best strength, roughly, and its held-out scores: the path of `choose` alone, to compare features by."""
     problems, held = _problems(targets, weights, folds, validation)
-    tried = held.enough()
+    tried = held.enough(ENOUGH_HELD_OUT)
     tried = tried[tried > 0] if len(tried) > 1 else tried  # the problem of all images tells nothing
     solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
     steps, _, _ = _path(images, solver, problems, held, tried, strengths, ROUGHLY, progress)
@@ -219,7 +220,7 @@ def _refined(
     u = np.stack([images.directions.lift(u[:, i]) for i in range(u.shape[1])], axis=1)
     each = 4 * along.class_count * spectrum.width * len(problems)  # operations of a step, an image
     steps = max(min(STEPS, STEP_COST // each), LEAST_STEPS)
-    tried = held.enough()
+    tried = held.enough(ENOUGH_TO_REFINE)
     some: Sequence[Array] = (u[:, tried], b[:, tried])
     best: tuple[float, float, Array, Array] | None = None
     for weaker in strengths[strengths.index(strength) :]:
@@ -285,8 +286,8 @@ class _Held(Protocol):
     targets: Array
     weights: Array
 
-    def enough(self) -> Array:
-        """The problems that suffice to choose by."""
+    def enough(self, images: int) -> Array:
+        """The problems that hold out this many images, or all."""
 
     def score(
         self, coordinates: Rows, u: Array, b: Array, problems: Array, along: Array | None
@@ -306,7 +307,7 @@ class _Validation:
     def __init__(self, z: Rows, targets: Array, weights: Array) -> None:
         self._z, self.targets, self.weights = z, targets, weights
 
-    def enough(self) -> Array:
+    def enough(self, images: int) -> Array:
         return np.arange(1)
 
     def score(
@@ -329,9 +330,9 @@ class _Folds:
     def __init__(self, folds: Array, targets: Array, weights: Array) -> None:
         self._folds, self.targets, self.weights = folds, targets, weights
 
-    def enough(self) -> Array:
+    def enough(self, images: int) -> Array:
         sizes = np.cumsum(np.bincount(self._folds))
-        count = min(len(sizes), int(np.searchsorted(sizes, ENOUGH_HELD_OUT)) + 1)
+        count = min(len(sizes), int(np.searchsorted(sizes, images)) + 1)
         return np.arange(0 if count == len(sizes) else 1, count + 1)
 
     def score(

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, TypeVar
@@ -30,6 +31,7 @@ HELD_BYTES = 1 << 28  # of features in memory
 MOST_NUMBERS = 1 << 27  # of all coordinates, half a gigabyte; with more images there are fewer directions
 ROWS_AT_ONCE = 512  # images whose features are read at once, for each core
 MORE, ITERATIONS, ITERATIONS_NEAR = 32, 8, 2  # of `strongest`
+PARTS = 4  # that a product of weights is done in
 SMALLEST_DEVIATION = 1e-6  # relative to the largest deviation; a feature that varies less is constant
 SMALLEST_VARIANCE = 1e-6  # relative to the largest; less is float32 rounding
 LARGEST = 32767  # of int16
@@ -64,17 +66,36 @@ class Spectrum:
         """The number of features, D."""
         return len(self.variances) if self.vectors is None else len(self.vectors)
 
-    def scaled(self, u: Array, curvature: Array, strength: float, power: float) -> Array:
-        """Weights u (K, B, D) times (h · covariance + λ) to a power, for curvatures h (K, B)."""
+    def scaled(
+        self,
+        u: Array,
+        curvature: Array,
+        strength: float,
+        power: float,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> Array:
+        """Weights u (K, B, D) times (h · covariance + λ) to a power, for curvatures h (K, B).
+
+        Shared out in the same parts with a pool as without one.
+        """
         along = (curvature[:, :, None] * self.variances + strength) ** power  # (K, B, R)
         if self.vectors is None:
             return np.asarray(u * along)
         rest = ((curvature * self.rest + strength) ** power)[:, :, None].astype(np.float32)
         flat = np.asarray(u, np.float32).reshape(-1, u.shape[2])
-        inside = (flat @ self.vectors).reshape(along.shape) * (along - rest)
-        turned = (inside.reshape(-1, along.shape[2]).astype(np.float32) @ self.vectors.T).reshape(u.shape)
-        turned += u * rest
-        return np.asarray(turned)
+        rest_of, along_of = rest.reshape(-1, 1), along.reshape(len(flat), -1)
+        turned, vectors = np.empty_like(flat), self.vectors
+
+        def part(rows: slice) -> None:
+            inside = (flat[rows] @ vectors) * (along_of[rows] - rest_of[rows])
+            turned[rows] = inside.astype(np.float32) @ vectors.T
+            turned[rows] += flat[rows] * rest_of[rows]
+
+        size = -(-len(flat) // PARTS)
+        parts = [slice(start, start + size) for start in range(0, len(flat), size)]
+        for _ in map(part, parts) if pool is None else pool.map(part, parts):
+            pass
+        return turned.reshape(u.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

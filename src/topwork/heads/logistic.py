@@ -96,7 +96,7 @@ class Path:
             known, last = [start], (np.zeros(0), start)  # at the first point, and at the last one evaluated
 
             def scaled(u: Array, power: float) -> Array:
-                return self._spectrum.scaled(u.reshape(self.u.shape), curvature, strength, power)
+                return self._spectrum.scaled(u.reshape(self.u.shape), curvature, strength, power, pool)
 
             def objective(v: Array) -> tuple[float, Array]:
                 nonlocal last
