@@ -159,16 +159,20 @@ def core_size() -> Figure:
     return figure(SIZE, [size / 1e6], "MB", "`pip install .`")
 
 
+def instructions() -> str:
+    """What the processor has of the instructions that networks run faster with."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text(encoding="utf-8") if path.exists() else ""
+    has = [name for name, flag in (("AVX-512", "avx512f"), ("bf16", "avx512_bf16")) if flag in flags]
+    return ", ".join(has) or "neither AVX-512 nor bf16"
+
+
 def table(figures: list[Figure], quick: bool) -> str:
     facts = describe_machine()
     commit = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    has = [name for name, flag in (("AVX-512", "avx512f"), ("bf16", "avx512_bf16")) if flag in flags]
-    machine = (
-        f"{facts['cores']} cores of {facts['processor']} ({', '.join(has) or 'neither AVX-512 nor bf16'})"
-    )
+    machine = f"{facts['cores']} cores of {facts['processor']} ({instructions()})"
     by = {one.what: one for one in figures}
     lines = [
         f"`python -m benchmarks.figures{' --quick' if quick else ''}`, {datetime.date.today()}, commit {commit}, "
@@ -204,10 +208,10 @@ def sentence(figures: list[Figure]) -> str:
     textbook, cold, stored = (by[NAMES[way]] for way in (CLASSIC, COLD, STORED))
     tested = re.match(r"test ([\d.]+)%", cold.note)
     return (
-        "On two cores of a server CPU, without a GPU, the textbook program (a frozen `hub.KerasLayer`, Dense 512, "
-        f"ten epochs)\ntakes {whole(textbook)} s on 2,624 photos. `topwork train` takes {whole(cold)} s "
-        f"the first time and {whole(stored)} s after that, and classifies "
-        f"{tested[1] if tested else '?'} % of the\ntest photos correctly "
+        f"On two cores of a server CPU ({instructions()}), without a GPU, the textbook program (a frozen\n"
+        f"`hub.KerasLayer`, Dense 512, ten epochs) takes {whole(textbook)} s on 2,624 photos. "
+        f"`topwork train` takes {whole(cold)} s the first\ntime and {whole(stored)} s after that, and classifies "
+        f"{tested[1] if tested else '?'} % of the test photos correctly "
         "([how this was measured](docs/benchmarks.md))."
     )
 
