@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -14,6 +14,8 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(arrays(np.float32, st.integers(1, 40), elements=FINITE))
+@example(np.array([np.finfo(np.float32).max, -1, 0], np.float32))
+@example(np.array([-3.401993e38, 2.0**-149], np.float32))
 def test_any_vector_is_stored_as_it_is_rounded(vector: np.ndarray) -> None:
     once = rounded(vector)
     assert once.dtype == np.float32

@@ -16,6 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 HEADER = 2  # bytes before the numbers: the exponent of the scale, int16
 TOP = 15  # the largest number is scaled to 2^14 … 2^15
 SIGN_EXPONENT_MANTISSA = np.int32(-0x70002000)  # bits 31, 27 to 23 and 22 to 13 of a float32
+MOST, BELOW_TOP = 128, np.float16(32752)
 LEAST = -100  # smallest exponent of a scale; powers of two beyond ±126 are no float32
 
 
@@ -46,11 +47,12 @@ def _exponent(vector: Array) -> int | None:
         return None
     mantissa, exponent = np.frexp(largest)
     # A number that rounds up to the next power of two is on that one's scale: rounding again changes nothing.
-    return max(LEAST, int(exponent) + int(np.float16(mantissa) == 1))
+    return min(MOST, max(LEAST, int(exponent) + int(np.float16(mantissa) == 1)))
 
 
 def _half(vector: Array, exponent: int) -> Array:
-    return np.asarray((vector * np.float32(2.0 ** (TOP - exponent))).astype(np.float16))
+    half = (vector * np.float32(2.0 ** (TOP - exponent))).astype(np.float16)
+    return half if exponent < MOST else np.clip(half, -BELOW_TOP, BELOW_TOP)  # 2^128 is no float32
 
 
 def _single(half: Array, exponent: int) -> Array:
