@@ -92,7 +92,14 @@ def test_prefixes_tell_what_may_be_there(tmp_path: Path) -> None:
         assert store.prefixes().size == 0
         store.put(items(range(50)))
         prefixes = store.prefixes()
-        assert prefixes.tolist() == sorted(np.frombuffer(key(i)[:8], np.uint64)[0] for i in range(50))
+        known = sorted(np.frombuffer(key(i)[:8], np.uint64)[0] for i in range(50))
+        assert prefixes.tolist() == known
+        assert store._connection is not None
+        for odd in ("text, not a key: ä", b"short", 7):  # as in a damaged record
+            store._connection.execute(
+                "INSERT INTO features (key, checksum, vector) VALUES (?, 0, x'')", (odd,)
+            )
+        assert store.prefixes().tolist() == known
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])

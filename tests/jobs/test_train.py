@@ -319,3 +319,15 @@ def test_what_an_earlier_version_stored_is_said_once(
     assert str(tmp_path / "cache" / "features") in told[0][0]
     assert told[1] == []
     assert old.path.read_bytes() == kept
+    # Measurements are float32 still: they are no features of an earlier version.
+    old.path.unlink()
+    (
+        tmp_path
+        / "cache"
+        / "features"
+        / f"{Classifier.load(tmp_path / 'first').backbone.facts.fingerprint}.sqlite"
+    ).unlink()
+    alone = dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, copies=False))
+    watch = Listener()
+    train(shapes, tmp_path / "third", recipe=alone, watch=watch)
+    assert not any("earlier version" in line for line in watch.lines)

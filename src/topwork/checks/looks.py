@@ -18,6 +18,7 @@ from topwork.errors import TopworkError
 from topwork.features.extract import Beside
 from topwork.features.store import Store
 from topwork.images.decode import DECODER, Picture
+from topwork.storage.cache import MEASUREMENTS
 
 LOOKED_PX = 192  # the side at which pictures are measured; four times the thumbnail's
 THUMBNAIL_PX = 48
@@ -48,7 +49,7 @@ def measuring() -> Iterator[Beside]:
     """Measure each picture while its features are extracted; the store is open while the block runs."""
     settings = f"topwork.looks 3 {DECODER} {LOOKED_PX} {THUMBNAIL_PX}"
     fingerprint = hashlib.sha256(settings.encode()).hexdigest()
-    with Store.open(fingerprint, WIDTH, about=f"thumbnails of {THUMBNAIL_PX} px") as store:
+    with Store.open(fingerprint, WIDTH, about=f"{MEASUREMENTS} of {THUMBNAIL_PX} px") as store:
         yield Beside(store, look)
 
 

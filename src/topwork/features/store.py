@@ -46,6 +46,9 @@ _PUT = (
     "checksum = excluded.checksum, vector = excluded.vector "
     "WHERE vector IS NOT excluded.vector OR checksum IS NOT excluded.checksum"
 )
+_IS_KEY = (
+    f"typeof(key) = 'blob' AND length(key) = {KEY_BYTES}"  # a damaged record may hold any type and length
+)
 _THERE = "SELECT 1 FROM features WHERE key = ? AND checksum = ? AND vector = ?"
 T = TypeVar("T")
 
@@ -144,7 +147,7 @@ class Store:
 
     def prefixes(self) -> npt.NDArray[np.uint64]:
         """The first `PREFIX_BYTES` of each stored key, ascending: what is not among them is surely absent."""
-        query = f"SELECT substr(key, 1, {PREFIX_BYTES}) FROM features WHERE length(key) >= {PREFIX_BYTES}"
+        query = f"SELECT substr(key, 1, {PREFIX_BYTES}) FROM features WHERE {_IS_KEY}"
 
         def read(connection: sqlite3.Connection) -> npt.NDArray[np.uint64]:
             joined = b"".join(bytes(prefix) for (prefix,) in connection.execute(query))

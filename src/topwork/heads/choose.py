@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from topwork.heads.design import EXACT, Array, Images, Rows, Spectrum, in_blocks
+from topwork.heads import design
+from topwork.heads.design import Array, Images, Rows, Spectrum, in_blocks
 from topwork.heads.head import fit_temperature
 from topwork.heads.logistic import Path
 
@@ -26,9 +27,7 @@ STEP_COST = 20_000_000  # operations for each image that the steps at a strength
 # Relative decrease of the objective in a step at which solutions end that need not be exact, and that nearly are.
 ROUGHLY, CLOSELY = 1e-4, 1e-5
 LEAST_STEPS = 4  # they bring most of what there is to gain
-COSTLY = (
-    100_000_000  # operations for each image from which on not all folds are refined: some hundred classes
-)
+COSTLY = 100_000_000  # operations for each image from which on not all folds are refined, as with 100 classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def choose(
     relative decrease of the objective in a step at which the solution of a strength ends.
     """
     problems, held = _problems(targets, weights, folds, validation)
-    many = len(targets) > EXACT
+    many = len(targets) > design.EXACT
     tried = held.enough(ENOUGH_HELD_OUT)  # the problems that the path is computed for
     solver = _Solver(images.coordinates, images.spectrum, targets, class_count)
     # With many images, what follows does the rest.

@@ -11,7 +11,7 @@ from topwork.checks.groups import Checked, check
 from topwork.checks.looks import measuring
 from topwork.data.dataset import Dataset
 from topwork.data.sources import load
-from topwork.features.extract import Beside, Features, extract, open_store
+from topwork.features.extract import Features, extract, open_store
 from topwork.features.store import Store
 from topwork.jobs.clock import Clock
 from topwork.progress import Watch
@@ -41,7 +41,7 @@ def features_of(
         open_store(backbone.facts) as store,
         measuring() if recipe.split.copies else nullcontext() as beside,
     ):
-        _say_of_earlier(store, beside, watch)
+        _say_of_earlier(store, watch)
         with clock.time("features"), watch.bar("features", len(dataset)) as progress:
             features = extract(
                 dataset, backbone, store=store, strict=recipe.strict, progress=progress, beside=beside
@@ -58,14 +58,11 @@ def features_of(
         yield checked.features, checked
 
 
-def _say_of_earlier(store: Store, beside: Beside | None, watch: Watch) -> None:
-    """Why features that were computed by an earlier version are computed again, and what still has their space."""
-    if len(store):
-        return
-    now = {store.path, beside.store.path if beside else None}
-    old = sum(one.size_bytes for one in info().stores if not one.half and one.path not in now and one.rows)
+def _say_of_earlier(store: Store, watch: Watch) -> None:
+    """Where features are computed for the first time: what those of an earlier version still take."""
+    old = 0 if len(store) else sum(one.size_bytes for one in info().stores if one.earlier)
     if old:
         watch.say(
-            f"features now take half the space, so they are computed anew; {store.path.parent} has {size_text(old)} "
-            "of an earlier version, which only runs of that version use: topwork cache clear deletes all"
+            f"{store.path.parent}: {size_text(old)} of features are of an earlier version, and only its runs use "
+            "them; features now take half the space; to delete all: topwork cache clear"
         )

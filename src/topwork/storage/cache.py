@@ -21,6 +21,7 @@ from topwork.storage.database import COMPANIONS, connect, locked, storage_error
 
 # A store's format: float32 numbers, as once for all and now for measurements, or at half precision.
 SINGLE, HALF = "1", "2"
+MEASUREMENTS = "thumbnails"  # how the description of a store of these begins
 _STORE = re.compile(r"([0-9a-f]+)\.sqlite(\.damaged-[0-9]+)?(?:-wal|-shm|-journal)?")
 # The files that Topwork creates in each sub-folder, as patterns of complete names. Nothing else is ever deleted.
 _MADE_HERE = {
@@ -42,6 +43,11 @@ class StoreInfo:
     half: bool  # whether its numbers are at half precision, as those of networks are now
     size_bytes: int  # including the files that SQLite keeps beside it
     used: datetime  # when it was last opened
+
+    @property
+    def earlier(self) -> bool:
+        """Whether it has features as versions before half precision stored them: only runs of these use it."""
+        return not self.half and bool(self.rows) and not self.about.startswith(MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from topwork.storage.cache import CacheInfo, StoreInfo, size_text
+from topwork.storage.cache import CacheInfo, size_text
 
 
 def cache_text(info: CacheInfo) -> str:
@@ -16,7 +16,8 @@ def cache_text(info: CacheInfo) -> str:
         about = store.about or "unknown backbone"
         lines.append(
             f"  {store.fingerprint[:12]}  {rows} images  {size_text(store.size_bytes)}  {about}  "
-            f"used {store.used:%Y-%m-%d %H:%M} UTC{_earlier(store)}"
+            f"used {store.used:%Y-%m-%d %H:%M} UTC"
+            + (", of an earlier version: only its runs use it" if store.earlier else "")
         )
     lines += [f"  {path.name}: damaged, set aside" for path in info.set_aside]
     return "\n".join(lines)
@@ -35,8 +36,3 @@ def cache_json(info: CacheInfo) -> str:
             "set_aside": [str(path) for path in info.set_aside],
         }
     )
-
-
-def _earlier(store: StoreInfo) -> str:
-    old = not store.half and store.rows and not store.about.startswith("thumbnails")
-    return ", of an earlier version: only its runs use it" if old else ""
