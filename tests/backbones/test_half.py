@@ -16,6 +16,8 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(arrays(np.float32, st.integers(1, 40), elements=FINITE))
 @example(np.array([np.finfo(np.float32).max, -1, 0], np.float32))
 @example(np.array([-3.401993e38, 2.0**-149], np.float32))
+@example(np.array([2.7e-44], np.float32))
+@example(np.zeros(3, np.float32))
 def test_any_vector_is_stored_as_it_is_rounded(vector: np.ndarray) -> None:
     once = rounded(vector)
     assert once.dtype == np.float32

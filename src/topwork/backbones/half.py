@@ -18,6 +18,7 @@ TOP = 15  # the largest number is scaled to 2^14 … 2^15
 SIGN_EXPONENT_MANTISSA = np.int32(-0x70002000)  # bits 31, 27 to 23 and 22 to 13 of a float32
 MOST, BELOW_TOP = 128, np.float16(32752)
 LEAST = -100  # smallest exponent of a scale; powers of two beyond ±126 are no float32
+TINY = 2.0**LEAST  # vectors of smaller numbers are on the smallest scale
 
 
 def rounded(vector: Array) -> Array:
@@ -45,6 +46,8 @@ def _exponent(vector: Array) -> int | None:
     largest = float(np.maximum(vector.max(), -vector.min()))
     if not np.isfinite(largest):
         return None
+    if largest < TINY:
+        return LEAST  # whether it is zero, or becomes zero: rounding again changes nothing
     mantissa, exponent = np.frexp(largest)
     # A number that rounds up to the next power of two is on that one's scale: rounding again changes nothing.
     return min(MOST, max(LEAST, int(exponent) + int(np.float16(mantissa) == 1)))
