@@ -13,7 +13,7 @@ from topwork.recipe import (
     BackboneRecipe,
     ClassWeight,
     FeatureChoice,
-    Fit,
+    FitChoice,
     HeadKind,
     HeadRecipe,
     Precision,
@@ -29,7 +29,7 @@ recipes = st.builds(
         BackboneRecipe,
         handle=st.text(st.characters(exclude_categories=["Cs"])),
         size_px=st.none() | st.integers(32, 1024),
-        fit=st.sampled_from(get_args(Fit)),
+        fit=st.sampled_from(get_args(FitChoice)),
         views=st.sampled_from(get_args(Views)),
         precision=st.sampled_from(get_args(Precision)),
     ),
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named_with_its_place(toml: str, message: str) -> None:
     [
         (
             lambda: Recipe(backbone=BackboneRecipe(fit="strech")),
-            "unknown fit 'strech'; did you mean 'stretch'? Known: crop, stretch",
+            "unknown fit 'strech'; did you mean 'stretch'? Known: auto, crop, stretch",
         ),
         (
             lambda: Recipe(head=HeadRecipe(class_weight="balance")),
@@ -139,6 +139,12 @@ def test_a_recipe_made_in_python_is_checked_too(make: object, message: str) -> N
     with pytest.raises(InputError) as told:
         make()
     assert str(told.value) == message
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_recipes_of_earlier_versions_load(fit: str) -> None:
+    assert Recipe.from_toml(f'[backbone]\nfit = "{fit}"\n').backbone.fit == fit
+    assert Recipe.from_toml("").backbone.fit == "auto"
 
 
 def test_files(tmp_path: Path) -> None:

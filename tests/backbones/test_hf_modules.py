@@ -110,8 +110,8 @@ def test_a_file_and_its_data_are_fetched_once(
 ) -> None:
     path = fetch_hf(REPO)
     assert path == tmp_path / "hf/models--owner--net/snapshots" / ("a" * 40) / "net.onnx"
-    assert content(path.parent) == {n: hub.files[n] for n in ("net.onnx", "net.onnx_data")}
-    assert sorted(hub.downloads()) == ["net.onnx", "net.onnx_data"]
+    assert content(path.parent) == hub.files  # its card, too, which states a licence
+    assert sorted(hub.downloads()) == ["README.md", "net.onnx", "net.onnx_data"]
     asked = len(hub.asked)
     assert fetch_hf(REPO) == path
     assert fetch_hf(REPO, offline=True) == path
@@ -262,7 +262,7 @@ def test_two_processes_fetch_it_once(hub: Hub) -> None:
     told = [finished(process) for process in both]
     assert [status for status, _, _ in told] == [0, 0], told
     assert told[0][1] == told[1][1]
-    assert sorted(hub.downloads()) == ["net.onnx", "net.onnx_data"]
+    assert sorted(hub.downloads()) == ["README.md", "net.onnx", "net.onnx_data"]
 
 
 NAMES = [
@@ -277,13 +277,37 @@ NAMES = [
 ]
 
 
+HUB_NAMES = [
+    *(
+        "config.json",
+        "model.safetensors",
+        "onnx/model.onnx",
+        "onnx/model_fp16.onnx",
+        "preprocessor_config.json",
+    ),
+]
+SHARDS = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+
+
 @pytest.mark.parametrize(
     ("names", "file", "module", "files"),
     [
-        (NAMES, "onnx/a.onnx", "onnx/a.onnx", ("onnx/a.onnx", "onnx/a.onnx_data")),
+        (NAMES, "onnx/a.onnx", "onnx/a.onnx", ("README.md", "onnx/a.onnx", "onnx/a.onnx_data")),
         (NAMES, "ir/a.xml", "ir/a.xml", ("ir/a.bin", "ir/a.xml")),
-        (NAMES, "x.keras", "x.keras", ("x.keras",)),
+        (NAMES, "x.keras", "x.keras", ("README.md", "x.keras")),
         (["other.xml", "x.tflite"], None, "x.tflite", ("x.tflite",)),
+        (
+            HUB_NAMES,
+            None,
+            "model.safetensors",
+            ("config.json", "model.safetensors", "preprocessor_config.json"),
+        ),
+        (HUB_NAMES, "onnx/model.onnx", "onnx/model.onnx", (*HUB_NAMES[:1], "onnx/model.onnx", HUB_NAMES[-1])),
+        (["a.index.json", *SHARDS], None, "model.safetensors.index.json", tuple(sorted(SHARDS))),
         ([*GRAPH, "keras_metadata.pb", "a.txt"], None, "", (*sorted([*GRAPH, "keras_metadata.pb"]),)),
         (
             ["a/saved_model.pb", "a/variables/v", "b/variables/v"],
@@ -299,13 +323,20 @@ def test_which_files_make_a_module(
     assert choose(names, file, "hf:x/y") == (module, files)
 
 
+def test_weights_of_a_kind_that_is_not_built_here_give_way_to_the_graph() -> None:
+    assert choose(HUB_NAMES, None, "hf:x/y", built=False)[0] == "onnx/model.onnx"
+    assert choose(HUB_NAMES, None, "hf:x/y", built=True)[0] == "model.safetensors"
+    towers = ["onnx/text_model.onnx", "onnx/vision_model.onnx", "model.safetensors"]
+    assert choose(towers, None, "hf:x/y", built=False)[0] == "onnx/vision_model.onnx"
+
+
 def test_a_choice_that_is_the_users() -> None:
     message = "hf:x/y holds several modules: name one of ir/a.xml, onnx/a.onnx, x.keras, x.tflite"
     with pytest.raises(InputError, match=re.escape(message)):
         choose(NAMES, None, "hf:x/y")
     message = (
-        "hf:x/y: expected a module, saved_model.pb or a file that ends in .xml, .onnx, .tflite, .keras; the "
-        "repository holds 0.bin, 1.bin, 2.bin, 3.bin, 4.bin, 5.bin, 6.bin, 7.bin and 1 more"
+        "hf:x/y: expected a module, saved_model.pb or a file that ends in .xml, .onnx, .tflite, .keras, "
+        ".safetensors; the repository holds 0.bin, 1.bin, 2.bin, 3.bin, 4.bin, 5.bin, 6.bin, 7.bin and 1 more"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         choose([f"{n}.bin" for n in range(9)], None, "hf:x/y")

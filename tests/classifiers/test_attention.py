@@ -21,6 +21,7 @@ from topwork.errors import InputError, TopworkError
 from topwork.graphs import features as graphs
 from topwork.graphs.features import Block
 from topwork.heads.head import Head, Layer
+from topwork.images.framing import Framing
 from topwork.jobs.train import Run, train
 from topwork.recipe import BackboneRecipe, Recipe, Views
 
@@ -215,7 +216,9 @@ def small(*, pooled: str) -> Backbone:
     graph = ov.Model([op.concat([x], 1)], [image])
     graph.output(0).set_names({"features"})
     width = graph.output(0).shape[1]
-    facts = BackboneFacts("small", 8, "stretch", "one", "f32", "raw", (Block(LAST, 0, width),), "", "", "")
+    facts = BackboneFacts(
+        "small", 8, Framing("stretch"), "one", "f32", "raw", (Block(LAST, 0, width),), "", "", ""
+    )
     return Backbone(facts, graph)
 
 

@@ -28,12 +28,13 @@ from small_graphs import (
 from topwork.errors import TopworkError
 from topwork.exports.contents import Contents
 from topwork.exports.keras_file import build
+from topwork.images.framing import Framing
 from topwork.jobs.export import contents_of, export
 from topwork.jobs.train import Run
 
 # Keras' own use of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
-FACTS = Contents(("a",), (7, 6), "sized", "stretch", 1.0, None, None, {}, "x", "y", "f32", {})
+FACTS = Contents(("a",), (7, 6), "sized", Framing("stretch"), 1.0, None, None, {}, "x", "y", "f32", {})
 
 
 def _pictures(count: int) -> Array:

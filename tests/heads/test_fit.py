@@ -19,6 +19,7 @@ from topwork.features.extract import Features
 from topwork.features.store import Store
 from topwork.graphs.features import Block
 from topwork.heads.fit import Fitted, fit_head, sample_weights
+from topwork.images.framing import Framing
 from topwork.progress import Silent
 from topwork.recipe import HeadRecipe, Recipe, SplitRecipe
 
@@ -55,7 +56,7 @@ def made(tmp_path: Path) -> Iterator[object]:
     facts = BackboneFacts(
         handle="made up",
         size_px=32,
-        fit="stretch",
+        fit=Framing("stretch"),
         views="one",
         precision="f32",
         pixels="0..255",

@@ -22,6 +22,7 @@ from topwork.errors import InputError, TopworkError
 from topwork.graphs.cuts import Cut, find_cuts, split_at
 from topwork.images.augment import view
 from topwork.images.decode import decode
+from topwork.images.framing import Framing
 from topwork.recipe import AugmentRecipe
 from topwork.tuning.activations import Activations, store_activations
 
@@ -46,7 +47,7 @@ def prefix(backbone: Backbone, cut: Cut) -> ov.Model:
 def store(dataset: Dataset, prefix: ov.Model, folder: Path, **other: Any) -> Activations:
     options: dict[str, Any] = {
         "size_px": 32,
-        "fit": "stretch",
+        "fit": Framing("stretch"),
         "precision": "f32",
         "recipe": AUGMENT,
         "views": 3,
@@ -97,7 +98,9 @@ def test_what_is_there_is_not_computed_again(photos: Dataset, prefix: ov.Model, 
     assert again.activation.tobytes() == before
 
 
-@pytest.mark.parametrize("other", [{"seed": 2}, {"views": 2}, {"recipe": AugmentRecipe()}, {"fit": "crop"}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 2}, {"views": 2}, {"recipe": AugmentRecipe()}, {"fit": Framing("crop")}]
+)
 def test_other_settings_begin_anew(
     other: dict[str, Any], photos: Dataset, prefix: ov.Model, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ from pathlib import Path
 from topwork.backbones.backbone import load_backbone
 from topwork.data.sources import load
 from topwork.errors import TopworkError
+from topwork.images.framing import Framing
 from topwork.recipe import AugmentRecipe
 from topwork.tuning import activations
 from topwork.graphs.cuts import find_cuts, split_at
@@ -166,7 +170,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     activations.store_activations(
-        load(photos), prefix, size_px=32, fit="stretch", precision="f32",
+        load(photos), prefix, size_px=32, fit=Framing("stretch"), precision="f32",
         recipe=AugmentRecipe(flips="both", crop=0.8), views=3, seed=1, folder=folder, budget_bytes=10**9,
         progress=lambda n: print(n, flush=True),
     )

@@ -16,6 +16,7 @@ from topwork.data.dataset import Dataset
 from topwork.data.split import Splits
 from topwork.features.extract import Features, extract, open_store
 from topwork.heads.head import Head, Layer
+from topwork.images.framing import Framing
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.data import FOLDS, TuningData, digest_of, held_apart, tuning_data
 from topwork.tuning.inputs import Pictures
@@ -43,7 +44,7 @@ def data(features: Features, backbone: Backbone) -> TuningData:
 def made(features: Features, backbone: Backbone, recipe: Recipe) -> TuningData:
     none = features.dataset.select([])
     learn, held = held_apart(Splits(features.dataset, none, none), recipe)
-    source = Pictures(learn.concatenate(held), 32, "stretch", FinetuneRecipe().augment, 0)
+    source = Pictures(learn.concatenate(held), 32, Framing("stretch"), FinetuneRecipe().augment, 0)
     layer = Layer(np.zeros((4, 3), np.float32), np.zeros(3, np.float32))
     frozen = Classifier(LABELS, backbone, ("last",), Head("linear", (layer,), 1.0))
     return tuning_data(source, learn, held, features=features, frozen=frozen, recipe=recipe)

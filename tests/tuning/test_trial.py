@@ -12,6 +12,7 @@ from topwork.backbones.backbone import Backbone
 from topwork.data.sources import load
 from topwork.graphs import features as graphs
 from topwork.graphs.cuts import Cut, cut_named, find_cuts, split_at
+from topwork.images.framing import Framing
 from topwork.recipe import FinetuneRecipe, Recipe
 from topwork.tuning.choice import APART, TRIED, affordable_cuts, thinned
 from topwork.tuning.data import TuningData
@@ -49,7 +50,7 @@ def data(shapes: Path) -> TuningData:
     dataset = load(shapes)
     rows = np.random.default_rng(0).permutation(len(dataset))
     return TuningData(
-        source=Pictures(dataset, 32, "stretch", FinetuneRecipe().augment, 0),
+        source=Pictures(dataset, 32, Framing("stretch"), FinetuneRecipe().augment, 0),
         learn=rows[:40],
         held=rows[40:],
         targets=dataset.targets(),

@@ -17,7 +17,8 @@ from topwork.errors import InputError, one_of
 from topwork.graphs import compile as compiling
 from topwork.graphs import features as graphs
 from topwork.images.decode import DECODER
-from topwork.recipe import BackboneRecipe, Fit, PixelChoice, PixelRange, Precision, Views
+from topwork.images.framing import Framing, framing_of
+from topwork.recipe import BackboneRecipe, FitChoice, PixelChoice, Pool, Precision, Views
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -36,10 +37,10 @@ class BackboneFacts:
 
     handle: str
     size_px: int
-    fit: Fit
+    fit: Framing
     views: Views
     precision: Precision
-    pixels: PixelRange
+    pixels: str
     blocks: tuple[Block, ...]
     license: str
     source: str
@@ -64,6 +65,7 @@ class BackboneFacts:
 
     def to_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__slots__ if name != "blocks"}
+        plain["fit"] = self.fit.to_plain()
         return plain | {"blocks": [[b.name, b.start, b.stop] for b in self.blocks]}
 
     @classmethod
@@ -71,25 +73,31 @@ class BackboneFacts:
         later = {"tuned": "", "half": False}  # not in runs of early versions
         known = {name: plain[name] for name in cls.__slots__ if name not in ("blocks", *later)}
         known |= {name: plain.get(name, default) for name, default in later.items()}
+        known["fit"] = Framing.from_plain(known["fit"])
         return cls(**known, blocks=tuple(Block(name, start, stop) for name, start, stop in plain["blocks"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backbone:
-    """Facts, and the graph: `image` uint8 (1, S, S, 3) in [0, 255] RGB to `features` float32 (1, width)."""
+    """Facts, and the graph: `image` uint8 (1, S, S, 3) in [0, 255] RGB to `features` float32 (1, width).
+
+    `assumed`: what was assumed of it because nothing states it, each a sentence.
+    """
 
     facts: BackboneFacts
     graph: ov.Model
+    assumed: tuple[str, ...] = ()
 
 
 def load_backbone(
     handle: str,
     *,
     size_px: int | None = None,
-    fit: Fit = "stretch",
+    fit: FitChoice = "auto",
     views: Views = "one",
     precision: Precision = "auto",
     pixels: PixelChoice = "auto",
+    pool: Pool = "auto",
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Backbone:
@@ -98,10 +106,11 @@ def load_backbone(
     Args:
         handle: the network's name, address or path (see `topwork.backbones.hub.handle`).
         size_px: the side of its square input; None for the size it was trained at.
-        fit: how a picture that is not square becomes so.
+        fit: how a picture that is not square becomes so; "auto" as its source states, else "stretch".
         views: which turned copies of each picture are averaged.
         precision: "auto" takes bf16 where the processor computes in it, else f32.
         pixels: the values it wants; "auto" for what its source states or it shows, else its format's custom.
+        pool: how a transformer's last tokens become features; "auto" for what its library does.
         progress: told of the bytes fetched, and of how many there are.
         say: told of what else happens while fetching.
 
@@ -113,15 +122,12 @@ def load_backbone(
     >>> load_backbone("efficientnet-lite0").facts.width
     11520
     """
-    if fit not in get_args(Fit):
-        raise InputError(one_of(fit, get_args(Fit), what="fit"))
+    if fit not in get_args(FitChoice):
+        raise InputError(one_of(fit, get_args(FitChoice), what="fit"))
     precision = resolve_precision(precision)
-    return backbone_of(
-        load_module(handle, size_px=size_px, range=pixels, progress=progress, say=say),
-        fit=fit,
-        views=views,
-        precision=precision,
-    )
+    module = load_module(handle, size_px=size_px, range=pixels, pool=pool, progress=progress, say=say)
+    framing = (module.framing or Framing("stretch")) if fit == "auto" else framing_of(fit)
+    return backbone_of(module, fit=framing, views=views, precision=precision)
 
 
 def backbone_from(
@@ -135,21 +141,29 @@ def backbone_from(
         views=recipe.views,
         precision=recipe.precision,
         pixels=recipe.pixels,
+        pool=recipe.pool,
         progress=progress,
         say=say,
     )
 
 
-def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision) -> Backbone:
+def backbone_of(module: Module, *, fit: Framing, views: Views, precision: Precision) -> Backbone:
     """Pool a module's stages and last layer into one feature vector.
 
     First all stages: what each block saw after its spatial filter, and the last layer where it can't be negative;
-    rooted. Beside them the last layer as it was published. docs/notes/elpv.md has what else was measured.
+    rooted. Beside them the last layer as it was published. docs/notes/elpv.md has what else was measured. Stages that
+    may be negative, a transformer's, are not rooted.
     """
-    rooted = (*module.stages, *((LAST,) if module.rectified else ()))
-    graph = graphs.average_views(graphs.pool(module.graph, [LAST], rooted=rooted), views)
-    names = (*module.stages, *((LAST_ROOTED,) if module.rectified else ()), LAST)
-    stops = np.cumsum([module.graph.output(name).shape[1] for name in (*rooted, LAST)]).tolist()
+    plain = module.stages if module.signed else ()
+    rooted = (*(() if module.signed else module.stages), *((LAST,) if module.rectified else ()))
+    graph = graphs.average_views(graphs.pool(module.graph, [*plain, LAST], rooted=rooted), views)
+    names = (
+        *(() if module.signed else module.stages),
+        *((LAST_ROOTED,) if module.rectified else ()),
+        *plain,
+        LAST,
+    )
+    stops = np.cumsum([module.graph.output(name).shape[1] for name in (*rooted, *plain, LAST)]).tolist()
     starts = [0, *stops[:-1]]
     facts = BackboneFacts(
         handle=module.handle,
@@ -164,7 +178,7 @@ def backbone_of(module: Module, *, fit: Fit, views: Views, precision: Precision)
         fingerprint=_fingerprint(graph, fit, precision, half=True),
         half=True,
     )
-    return Backbone(facts, graph)
+    return Backbone(facts, graph, module.assumed)
 
 
 def retuned(backbone: Backbone, graph: ov.Model, tuned: str, *, beside: bool = False) -> Backbone:
@@ -204,7 +218,7 @@ def precision_note(facts: BackboneFacts) -> str | None:
     )
 
 
-def _fingerprint(graph: ov.Model, fit: Fit, precision: Precision, *, half: bool) -> str:
+def _fingerprint(graph: ov.Model, fit: Framing, precision: Precision, *, half: bool) -> str:
     """All that a feature depends on besides the image's bytes."""
-    facts = [graphs.digest(graph), DECODER, fit, precision, *(["half"] if half else [])]
+    facts = [graphs.digest(graph), DECODER, fit.to_plain(), precision, *(["half"] if half else [])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from topwork.recipe import PixelChoice
+from topwork.recipe import PixelChoice, Pool
 
 modules_app = typer.Typer(help="List, inspect, download or remove published networks.", no_args_is_help=True)
 
@@ -43,6 +43,7 @@ def modules_info(
     handle: Handle,
     size: Annotated[int | None, typer.Option(help="The side of its input, in pixels.")] = None,
     pixels: Annotated[PixelChoice, typer.Option(help="The range of its input.")] = "auto",
+    pool: Annotated[Pool, typer.Option(help="How a transformer's tokens become features.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Show a module's input, features, source and licence, and what was assumed. Downloads it if needed."""
@@ -50,7 +51,8 @@ def modules_info(
     from topwork.cli.console import Console
     from topwork.cli.text.modules import module_json, module_text
 
-    module = load_module(handle, size_px=size, range=pixels, progress=Console().download(handle))
+    watch = Console().download(handle)
+    module = load_module(handle, size_px=size, range=pixels, pool=pool, progress=watch)
     print(module_json(module) if as_json else module_text(module))
 
 

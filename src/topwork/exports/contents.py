@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from topwork.recipe import Fit
+from topwork.images.framing import Framing
 
 KEY = "topwork"  # the name of the metadata entry
 HEAD = "head/"  # prefix of the names of nodes that are not part of the backbone
@@ -20,7 +20,7 @@ class Contents:
     classes: tuple[str, ...]
     size_px: tuple[int, int]  # height, width
     input: InputKind  # "sized": uint8 RGB (1, height, width, 3), resized by the caller; "any": resized by the network
-    fit: Fit  # how a picture is resized to `size_px`: "stretch", or "crop" to its centre
+    fit: Framing  # how a picture is resized to `size_px`: "stretch", "crop" to its centre, or as a source states
     temperature: float  # the logits are divided by it, inside the network
     reject_threshold: float | None  # the distance at which `novelty` is 1; None without that output
     reject_rate: float | None  # share of in-distribution pictures that are rejected
@@ -33,7 +33,7 @@ class Contents:
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"fit": self.fit.to_plain()}
 
     def to_json(self) -> str:
         """On one line."""
@@ -42,4 +42,5 @@ class Contents:
     @classmethod
     def from_json(cls, text: str) -> Contents:
         plain = json.loads(text)
-        return cls(**{**plain, "classes": tuple(plain["classes"]), "size_px": tuple(plain["size_px"])})
+        own = {"classes": tuple(plain["classes"]), "size_px": tuple(plain["size_px"])}
+        return cls(**{**plain, **own, "fit": Framing.from_plain(plain["fit"])})

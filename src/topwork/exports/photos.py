@@ -14,6 +14,7 @@ from topwork.data.dataset import Dataset, Example, FileImage, ImageSource
 from topwork.data.sources import load
 from topwork.errors import ImageError, InputError
 from topwork.images.decode import decode, size_of
+from topwork.images.framing import Framing
 from topwork.runs.record import images_of, source_of
 
 COMPARED, CALIBRATING = 200, 300
@@ -56,7 +57,7 @@ def choose(folder: Path, data: Dataset | str | Path | None) -> Chosen:
     return Chosen(tuple(compared), part, tuple(_evenly(rest, CALIBRATING)))
 
 
-def pixels_of(examples: Sequence[Example], size_px: int, *, fit: Any) -> Iterator[tuple[Example, Pixels]]:
+def pixels_of(examples: Sequence[Example], size_px: int, *, fit: Framing) -> Iterator[tuple[Example, Pixels]]:
     """Yield each readable example with its pixels, uint8 (S, S, 3)."""
     for example in examples:
         try:

@@ -1,10 +1,12 @@
 """Resizing inside the network, for pictures of any size.
 
-This is the resizing of `images.decode` as two matrix products, with matrices that depend on the picture's size:
-bicubic with antialiasing (Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5; wider
-when the picture is reduced), first along rows, then along columns, rounded to integers after each. It uses
-only arithmetic, so every format supports it and gives the same results. They equal Pillow's to within two levels of
-255, but `images.decode` uses two approximations for pictures several times larger than the target, described there.
+This is the resizing of `images.decode` as two matrix products, with matrices that depend on the picture's size: a
+filter with antialiasing, first along rows, then along columns, rounded to integers after each. The filter is bicubic
+(Keys 1981, "Cubic convolution interpolation for digital image processing", a = -0.5) or, where a network's source
+states it, bilinear; it is wider when the picture is reduced. This uses only arithmetic, so every format supports it
+and gives the same results. They equal Pillow's to within two levels of 255, with two exceptions: `images.decode` uses
+two approximations for pictures several times larger than the target, described there; and since version 13, Pillow
+resizes some pictures along columns first, which differs where rounding cuts off a bicubic filter's overshoot.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.errors import InputError
 from topwork.exports.contents import HEAD, Contents
+from topwork.images.framing import Framing
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -26,6 +30,7 @@ def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
     import openvino as ov
     from openvino import opset13 as op
 
+    _check_filter(contents.fit)
     graph = graph.clone()
     known = {node.get_friendly_name() for node in graph.get_ordered_ops()} | {"image"}
     old = graph.get_parameters()[0]
@@ -33,9 +38,10 @@ def with_resizer(graph: ov.Model, contents: Contents) -> ov.Model:
     image.output(0).set_names({"image"})
     size = op.convert(op.shape_of(image), "f32")
     sides = [op.gather(size, op.constant(np.int64(axis)), op.constant(np.int64(0))) for axis in (1, 2)]
-    boxes = _boxes(sides, contents)
+    cubic = contents.fit.resample != "bilinear"
     down, across = (
-        _weights(side, *box, target) for side, box, target in zip(sides, boxes, contents.size_px, strict=True)
+        _weights(side, *span, target, cubic=cubic)
+        for side, span, target in zip(sides, _spans(sides, contents), contents.size_px, strict=True)
     )
     order = op.constant(np.array([0, 3, 1, 2]))
     x = op.transpose(op.convert(image, "f32"), order)  # (1, 3, H, W)
@@ -59,31 +65,55 @@ def resizer(contents: Contents) -> Any:
     """The resizer for TensorFlow: uint8 (1, H, W, 3) of any size → uint8 (1, height, width, 3)."""
     import tensorflow as tf
 
+    _check_filter(contents.fit)
+    cubic = contents.fit.resample != "bilinear"
+
     def resize(image: Any) -> Any:
         shape = tf.cast(tf.shape(image), tf.float32)
         sides = [shape[1], shape[2]]
-        if contents.fit == "crop":
-            shrink = tf.minimum(sides[0] / contents.size_px[0], sides[1] / contents.size_px[1])
-            lengths = [tf.minimum(s, t * shrink) for s, t in zip(sides, contents.size_px, strict=True)]
-        else:
-            lengths = sides
         down, across = (
-            weights(side, (side - length) / 2.0, length, target)
-            for side, length, target in zip(sides, lengths, contents.size_px, strict=True)
+            weights(side, start, scale, target)
+            for side, (start, scale), target in zip(sides, spans(sides), contents.size_px, strict=True)
         )
         x = tf.transpose(tf.cast(image, tf.float32)[0], [2, 0, 1])  # (3, H, W)
         x = levels(tf.matmul(x, tf.tile(across[None], [3, 1, 1]), transpose_b=True))
         x = levels(tf.matmul(tf.tile(down[None], [3, 1, 1]), x))
         return tf.cast(tf.transpose(x, [1, 2, 0])[None], tf.uint8)
 
-    def weights(side: Any, start: Any, length: Any, target: int) -> Any:
-        scale = length / float(target)
+    def spans(sides: list[Any]) -> list[tuple[Any, Any]]:
+        """As `_spans` below."""
+        fit, target = contents.fit, contents.size_px
+        if not fit.cuts:
+            return [(0.0, side / n) for side, n in zip(sides, target, strict=True)]
+        shorter = tf.minimum(sides[0], sides[1])
+        if fit.own:
+            shrink = tf.minimum(sides[0] / target[0], sides[1] / target[1])
+            lengths = [tf.minimum(side, n * shrink) for side, n in zip(sides, target, strict=True)]
+            return [
+                ((side - length) / 2.0, length / n)
+                for side, length, n in zip(sides, lengths, target, strict=True)
+            ]
+        resized = float(fit.resized(target[0]))
+        found = []
+        for side in sides:
+            longer = tf.floor((side * resized + 0.5) / shorter) if fit.fit == "crop" else resized
+            rest = longer - target[0]
+            half = tf.floor(rest / 2.0)
+            if fit.margin == "even":
+                half += (rest - 2.0 * half) * (half - 2.0 * tf.floor(half / 2.0))
+            found.append((half * (side / longer), side / longer))
+        return found
+
+    def weights(side: Any, start: Any, scale: Any, target: int) -> Any:
         wide = tf.maximum(scale, 1.0)
         centres = start + tf.constant(_halves(target)) * scale  # (S, 1)
         t = tf.abs((tf.range(side)[None] + 0.5 - centres) / wide)
-        near = (1.5 * t - 2.5) * t * t + 1.0
-        far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
-        raw = tf.where(t < 1.0, near, tf.where(t < REACH, far, tf.zeros_like(t)))
+        if cubic:
+            near = (1.5 * t - 2.5) * t * t + 1.0
+            far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
+            raw = tf.where(t < 1.0, near, tf.where(t < REACH, far, tf.zeros_like(t)))
+        else:
+            raw = tf.maximum(1.0 - t, 0.0)
         return raw / tf.reduce_sum(raw, axis=1, keepdims=True)
 
     def levels(x: Any) -> Any:
@@ -92,32 +122,64 @@ def resizer(contents: Contents) -> Any:
     return resize
 
 
-def _boxes(sides: list[Any], contents: Contents) -> list[tuple[Any, Any]]:
-    """Start and length of the part of the picture that is used, for each side."""
+def _check_filter(fit: Framing) -> None:
+    if fit.resample not in (None, "bicubic", "bilinear"):
+        raise InputError(
+            f"an export for pictures of any size resizes them by a bicubic or bilinear filter; this network takes "
+            f"{fit.resample}: export it for pictures of its own size (omit --input any)"
+        )
+
+
+def _spans(sides: list[Any], contents: Contents) -> list[tuple[Any, Any]]:
+    """For each side: where the part of the picture that is used starts, and its pixels per pixel of the result."""
     from openvino import opset13 as op
 
-    if contents.fit == "stretch":
-        return [(_number(0), side) for side in sides]
-    target = [_number(n) for n in contents.size_px]
-    shrink = op.minimum(*(op.divide(side, t) for side, t in zip(sides, target, strict=True)))
-    lengths = [op.minimum(s, op.multiply(t, shrink)) for s, t in zip(sides, target, strict=True)]
-    starts = [op.divide(op.subtract(s, n), _number(2)) for s, n in zip(sides, lengths, strict=True)]
-    return list(zip(starts, lengths, strict=True))
+    fit, target = contents.fit, [_number(n) for n in contents.size_px]
+    if not fit.cuts:
+        return [(_number(0), op.divide(side, n)) for side, n in zip(sides, target, strict=True)]
+    if fit.own:
+        shrink = op.minimum(*(op.divide(side, n) for side, n in zip(sides, target, strict=True)))
+        lengths = [op.minimum(s, op.multiply(n, shrink)) for s, n in zip(sides, target, strict=True)]
+        starts = [op.divide(op.subtract(s, n), _number(2)) for s, n in zip(sides, lengths, strict=True)]
+        return [(s, op.divide(n, t)) for s, n, t in zip(starts, lengths, target, strict=True)]
+    resized, shorter = _number(fit.resized(contents.size_px[0])), op.minimum(*sides)
+    spans = []
+    for side in sides:
+        longer: Any = resized
+        if fit.fit == "crop":  # half a pixel more keeps the division from falling below a whole number
+            longer = op.floor(op.divide(op.add(op.multiply(side, resized), _number(0.5)), shorter))
+        rest = op.subtract(longer, target[0])
+        half = op.floor(op.divide(rest, _number(2)))
+        if fit.margin == "even":
+            half = op.add(half, op.multiply(_odd(rest), _odd(half)))
+        scale = op.divide(side, longer)
+        spans.append((op.multiply(half, scale), scale))
+    return spans
 
 
-def _weights(side: Any, start: Any, length: Any, target: int) -> Any:
+def _odd(whole: Any) -> Any:
+    """1 for an odd number, 0 for an even one."""
+    from openvino import opset13 as op
+
+    half = op.floor(op.divide(whole, _number(2)))
+    return op.subtract(whole, op.multiply(half, _number(2)))
+
+
+def _weights(side: Any, start: Any, scale: Any, target: int, *, cubic: bool) -> Any:
     """The weight of each of `side` pixels in each of `target` pixels: float32 (target, side); rows sum to 1."""
     from openvino import opset13 as op
 
-    scale = op.divide(length, _number(target))
     wide = op.maximum(scale, _number(1))
     centres = op.add(start, op.multiply(op.constant(_halves(target)), scale))  # (S, 1)
     places = op.add(op.range(_number(0), side, _number(1), "f32"), _number(0.5))
     t = op.abs(op.divide(op.subtract(op.unsqueeze(places, op.constant(np.array([0]))), centres), wide))
-    near = _polynomial(t, 1.5, -2.5, 0, 1)
-    far = _polynomial(t, -0.5, 2.5, -4, 2)
-    outer = op.select(op.less(t, _number(REACH)), far, _number(0))
-    raw = op.select(op.less(t, _number(1)), near, outer)
+    if cubic:
+        near = _polynomial(t, 1.5, -2.5, 0, 1)
+        far = _polynomial(t, -0.5, 2.5, -4, 2)
+        outer = op.select(op.less(t, _number(REACH)), far, _number(0))
+        raw = op.select(op.less(t, _number(1)), near, outer)
+    else:
+        raw = op.maximum(op.subtract(_number(1), t), _number(0))
     return op.divide(raw, op.reduce_sum(raw, op.constant(np.array([1])), True))
 
 

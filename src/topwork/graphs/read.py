@@ -90,6 +90,11 @@ def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
     wrong = InputError(
         f"{name}: expected a network with one input, a picture with three channels; its inputs are {told}"
     )
+    if len(shapes) > 1 and any("pixel" in name for output in graph.inputs for name in output.get_names()):
+        raise InputError(
+            f"{name}: it takes {told}: a network for pictures and text in one; take the file of its tower for "
+            "pictures alone, such as onnx/vision_model.onnx"
+        )
     if len(shapes) != 1 or shapes[0].rank.is_dynamic or len(shapes[0]) != 4:
         raise wrong
     sides = [None if side.is_dynamic else side.get_length() for side in shapes[0]]
@@ -99,8 +104,11 @@ def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
     elif sides[1] == 3:
         layout = "NCHW"
         height, width = sides[2:]
-    elif sides[3] is None and sides[1] is None:  # not stated: TensorFlow's layout
-        layout, height, width = "NHWC", *sides[1:3]
+    elif (
+        sides[3] is None and sides[1] is None
+    ):  # not stated: the first convolution tells, else TensorFlow's layout
+        layout = "NCHW" if _convolved_axis(graph) == 1 else "NHWC"
+        height, width = sides[2:] if layout == "NCHW" else sides[1:3]
     else:
         raise wrong
     if height != width:
@@ -110,6 +118,23 @@ def find_image_input(graph: ov.Model, *, name: str) -> ImageInput:
             f"{name}: expected a batch size of 1 or a free one; it is fixed at {sides[0]}: export it again"
         )
     return ImageInput(layout, height, graph.input(0).get_element_type() == ov.Type.u8)
+
+
+def _convolved_axis(graph: ov.Model) -> int | None:
+    """The input's axis of which the first convolution takes three channels; None if there is no such convolution."""
+    axes, value = [0, 1, 2, 3], graph.input(0)
+    for _ in range(64):
+        targets = [t for t in value.get_target_inputs() if t.get_node().get_type_name() != "ShapeOf"]
+        if not targets:
+            return None
+        node = targets[0].get_node()
+        kind = node.get_type_name()
+        if kind in ("Convolution", "GroupConvolution"):
+            return axes[1] if targets[0].get_index() == 0 else None
+        if kind == "Transpose" and node.input_value(1).get_node().get_type_name() == "Constant":
+            axes = [axes[int(i)] for i in node.input_value(1).get_node().data.ravel()]
+        value = node.output(0)
+    return None
 
 
 def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, name: str) -> ov.Model:

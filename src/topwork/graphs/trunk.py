@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.errors import InputError
+from topwork.graphs import tokens
+from topwork.recipe import Pool
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -46,14 +48,22 @@ MOST_STAGES = 64
 class Trunk:
     """A network without its classifier."""
 
-    graph: ov.Model  # image → `last` (1, D) and the stages, (1, C, H, W), non-negative
+    graph: (
+        ov.Model
+    )  # image → `last` (1, D) and the stages: (1, C, H, W), non-negative; of a transformer (1, C)
     stages: tuple[str, ...]  # the names of their outputs
     rectified: bool  # whether `last` is non-negative too
     cut: str  # a description of what was removed; empty if nothing was
+    signed: bool = False  # whether stages may be negative
+    pooled: str = ""  # how tokens became features, in words
 
 
-def find_trunk(graph: ov.Model, *, name: str) -> Trunk:
+def find_trunk(graph: ov.Model, *, name: str, pool: Pool = "auto") -> Trunk:
     """Reduce a network (as returned by `read.dress`) to its features. `graph` is consumed.
+
+    Args:
+        pool: how a transformer's tokens become features; "auto" for its own pooler if that was trained, else the class
+            token, else the mean.
 
     Raises:
         InputError: it has several outputs and none can be chosen, or its output is neither a vector nor a map.
@@ -61,30 +71,52 @@ def find_trunk(graph: ov.Model, *, name: str) -> Trunk:
     import openvino as ov
     from openvino import opset13 as op
 
-    output = _choose_output(graph, name)
+    output = _choose_output(graph, name, pool)
     scores = any(part in word.lower() for word in output.get_names() for part in SCORE_NAMES)
     source = output.get_node().input_value(0)
     before = _before_classifier(source, named_scores=scores)
     cut = "" if before is None else f"the classifier of {before[1]} classes"
-    source = _as_vector(source if before is None else before[0], name)
+    source, pooled = _as_vector(source if before is None else before[0], name, pool)
+    if not pooled and pool != "auto" and pool != "pooler":
+        raise InputError(
+            f"{name}: its output is no row of tokens, so it can't be pooled otherwise; leave --pool out"
+        )
     rectified = _is_rectified(source)
     outputs: list[Any] = []
     names: list[str] = []
     for node in _stages(source.get_node()):
         stage = node if _is_nonnegative(node) else op.relu(node)
         names.append(f"stage{len(names) + 1}")
-        stage.output(0).set_names({names[-1]})
-        outputs.append(stage.output(0))
-    last = op.convert(source, ov.Type.f32) if source.get_element_type() != ov.Type.f32 else None
-    end = source if last is None else last.output(0)
+        outputs.append(_in_f32(stage.output(0)))
+        outputs[-1].set_names({names[-1]})
+    signed = not names
+    for averages in tokens.stages(source.get_node()) if signed else ():
+        names.append(f"stage{len(names) + 1}")
+        outputs.append(_in_f32(averages))
+        outputs[-1].set_names({names[-1]})
+    end = _in_f32(source)
     end.set_names({LAST})
-    return Trunk(ov.Model([*outputs, end], graph.get_parameters(), name), tuple(names), rectified, cut)
+    whole = ov.Model([*outputs, end], graph.get_parameters(), name)
+    return Trunk(whole, tuple(names), rectified, cut, signed and bool(names), pooled)
 
 
-def _choose_output(graph: ov.Model, name: str) -> Any:
+def _in_f32(output: Any) -> Any:
+    """A value as float32: a network in half precision gives half precision."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    if output.get_element_type() == ov.Type.f32:
+        return output
+    return op.convert(output, ov.Type.f32).output(0)
+
+
+def _choose_output(graph: ov.Model, name: str, pool: Pool) -> Any:
     outputs = [o for o in graph.outputs if o.get_element_type().is_real() and len(o.shape) in (2, 3, 4)]
     if len(outputs) == 1:
         return outputs[0]
+    rows = [o for o in outputs if len(o.shape) == 3]
+    if len(rows) == 1 and (pool not in ("auto", "pooler") or _untrained_pooler(outputs)):
+        return rows[0]
     for wanted in FEATURE_NAMES:
         for output in outputs:
             if wanted in {word.split(":")[0] for word in output.get_names()}:
@@ -125,17 +157,21 @@ def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | 
     return node.input_value(0), classes[0]
 
 
-def _as_vector(source: Any, name: str) -> Any:
-    """The features as a vector (1, D).
+def _untrained_pooler(outputs: list[Any]) -> bool:
+    """Whether there is a pooler as BERT has it, a dense layer and tanh on the class token: few checkpoints train it."""
+    for output in outputs:
+        if "pooler_output" in output.get_names():
+            return bool(output.get_node().input_value(0).get_node().get_type_name() == "Tanh")
+    return False
 
-    A map is averaged over its pixels. Of tokens, the first (the class token) is used if the others form a square,
-    else the mean of all.
-    """
+
+def _as_vector(source: Any, name: str, pool: Pool) -> tuple[Any, str]:
+    """The features as a vector (1, D), and how tokens became it, in words. A map is averaged over its pixels."""
     from openvino import opset13 as op
 
     shape = tuple(source.shape)
     if len(shape) == 2:
-        return source
+        return source, ""
     if len(shape) == 4:
         node = source.get_node()
         channels_last = False
@@ -146,13 +182,9 @@ def _as_vector(source: Any, name: str) -> Any:
         elif shape[1] == shape[2] != shape[3]:
             channels_last = True
         axes = [1, 2] if channels_last else [2, 3]
-        return op.reduce_mean(source, op.constant(np.array(axes)), False).output(0)
+        return op.reduce_mean(source, op.constant(np.array(axes)), False).output(0), ""
     if len(shape) == 3:
-        side = int(np.sqrt(shape[1] - 1))
-        if shape[1] > 1 and side * side == shape[1] - 1:
-            first = op.gather(source, op.constant(np.int64(0)), op.constant(np.int64(1)))
-            return first.output(0)
-        return op.reduce_mean(source, op.constant(np.array([1])), False).output(0)
+        return tokens.pooled(source, pool, name)
     raise InputError(
         f"{name}: expected features as a vector, a map or tokens; the shape of its output is {shape}"
     )
@@ -227,8 +259,9 @@ def _is_nonnegative(node: Any) -> bool:
 
 
 def _is_constant(node: Any) -> bool:
-    while node.get_type_name() in ("Convert", "Reshape"):
-        node = node.input_value(0).get_node()
+    """Whether it is a constant, also one that is stored in half precision or quantised."""
+    if node.get_type_name() in ("Convert", "Reshape", "Transpose", "Multiply", "Subtract", "FakeQuantize"):
+        return all(_is_constant(value.get_node()) for value in node.input_values())
     return bool(node.get_type_name() == "Constant")
 
 

@@ -13,6 +13,11 @@ Rules:
   0..255; NaN becomes black.
 * Resizing is bicubic with antialiasing (Pillow's BICUBIC). A JPEG much larger than needed is decoded at 1/2,
   1/4 or 1/8 of its size (by the DCT), but to at least `OVERSAMPLE` times the target on both sides.
+* If a network's source states how it frames pictures, that is followed to the pixel: the whole picture is resized
+  in one step by the stated filter, then the centre is cut out at whole pixels (see `framing`). The exceptions: the
+  EXIF orientation is applied first, which Transformers and timm don't do; large JPEGs are decoded at less than their
+  size as above, except for the filter "nearest"; and of a strip so long that it would become larger than
+  `MAX_RESIZED` pixels, only the centre is resized.
 
 Thread-safe; Pillow releases the GIL while decoding and resizing. Truncated files are refused. A JPEG that is damaged
 inside is decoded as far as libjpeg can repair it.
@@ -25,7 +30,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +44,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from topwork.errors import ImageError, InputError, one_of
+from topwork.errors import ImageError, InputError
+from topwork.images.framing import Framing, framing_of
 from topwork.images.header import ImageFile, clean
 from topwork.recipe import Fit
 
@@ -60,6 +66,9 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd8\xff]"
 )  # starts a segment, or ends the image; never inside a scan
+
+# Of a whole picture that is resized before its centre is cut out: 1 x 5,000 pixels would become 327 million.
+MAX_RESIZED = 16_000_000
 
 # Measured by benchmarks/speed/decode.py.
 OVERSAMPLE = 2
@@ -91,14 +100,16 @@ _TURNS = {
 }
 
 
-def decode(data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> NDArray[np.uint8]:
+def decode(
+    data: bytes, size_px: int | tuple[int, int], *, fit: Fit | Framing = "stretch"
+) -> NDArray[np.uint8]:
     """Decode an image file's bytes to RGB pixels of the given size.
 
     Args:
         data: the complete file.
         size_px: the side of a square, or (height, width).
         fit: "stretch" resizes the whole image, ignoring its aspect ratio. "crop" scales the shorter side to the size
-            and takes a centre crop.
+            and takes a centre crop. A `Framing` that a network's source states is followed to the pixel.
 
     Returns:
         uint8 (H, W, 3) in 0..255, C-contiguous and writable. Deterministic.
@@ -134,24 +145,26 @@ class Picture:
         InputError: `size_px` or `fit` is invalid.
     """
 
-    def __init__(self, data: bytes, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> None:
-        height, width = _check_size(size_px)
-        if fit not in get_args(Fit):
-            raise InputError(one_of(fit, get_args(Fit), what="fit"))
+    def __init__(
+        self, data: bytes, size_px: int | tuple[int, int], *, fit: Fit | Framing = "stretch"
+    ) -> None:
+        framing = framing_of(fit)
+        height, width = _check_size(size_px, framing)
         file = clean(data)
         with _one_error(file.format):
-            self._image, self._full, self._scale = _decoded(file, height, width, fit)
+            self._image, self._full, self._scale = _decoded(file, height, width, framing)
         self._format, self._orientation = file.format, file.orientation
         self.size = self._full[::-1] if file.orientation >= 5 else self._full
 
-    def pixels(self, size_px: int | tuple[int, int], *, fit: Fit = "stretch") -> NDArray[np.uint8]:
+    def pixels(self, size_px: int | tuple[int, int], *, fit: Fit | Framing = "stretch") -> NDArray[np.uint8]:
         """RGB pixels, uint8 (H, W, 3), as `decode` gives them.
 
         Of a JPEG that was decoded at less than its full size for a smaller picture, they are less sharp.
         """
-        height, width = _check_size(size_px)
+        framing = framing_of(fit)
+        height, width = _check_size(size_px, framing)
         with _one_error(self._format):
-            return self._resized(height, width, fit)
+            return self._resized(height, width, framing)
 
     def square(self, side_px: int) -> Image.Image:
         """The whole image stretched to a square, mode L or RGB, by a bilinear filter: for measuring, and quicker."""
@@ -163,17 +176,26 @@ class Picture:
         """Whether squares of this size are as sharp as `decode` makes them, or nearly."""
         return self._scale == 1 or min(self._image.size) >= size_px
 
-    def _resized(self, height: int, width: int, fit: Fit) -> NDArray[np.uint8]:
+    def _resized(self, height: int, width: int, framing: Framing) -> NDArray[np.uint8]:
         # The image is turned last, when it is small; until then the target has the orientation of the file.
-        target = (height, width) if self._orientation >= 5 else (width, height)
-        box = _source_box(self._full, target, fit)
+        target, box = _target(self._full, self._orientation, (width, height), framing)
         # A reduced JPEG is rounded up, so the last row and column may be partly padding: the box goes by the scale.
         scale = self._scale
         if scale != 1:
             box = (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
-        # Images much larger than the target are first reduced by averaging blocks, to at least three times its size.
-        # The result is indistinguishable from the plain filter.
-        image = self._turned(self._image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
+        if framing.resample is None:
+            # Images much larger than the target are first reduced by averaging blocks, to at least three times its
+            # size. The result is indistinguishable from the plain filter.
+            image = self._image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+            return np.array(self._turned(image).convert("RGB"), dtype=np.uint8)
+        resample = Image.Resampling[framing.resample.upper()]
+        if box == _whole(self._image.size):  # turned first: Pillow rounds between resizing rows and columns
+            upright = target[::-1] if self._orientation >= 5 else target
+            image = self._turned(self._image).resize(upright, resample)
+        else:
+            image = self._turned(self._image.resize(target, resample, box=box))
+        left, top = framing.cut(image.width, width), framing.cut(image.height, height)
+        image = image.crop((left, top, left + width, top + height))
         return np.array(image.convert("RGB"), dtype=np.uint8)
 
     def _turned(self, image: Image.Image) -> Image.Image:
@@ -211,7 +233,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     return (height, width) if file.orientation >= 5 else (width, height)
 
 
-def _check_size(size_px: int | tuple[int, int]) -> tuple[int, int]:
+def _check_size(size_px: int | tuple[int, int], framing: Framing) -> tuple[int, int]:
     sides = (size_px, size_px) if isinstance(size_px, int) else size_px
     if not (
         isinstance(sides, tuple)
@@ -219,11 +241,17 @@ def _check_size(size_px: int | tuple[int, int]) -> tuple[int, int]:
         and all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sides)
     ):
         raise InputError(f"`size_px` must be a positive int or (height, width); got {size_px!r}")
+    if not framing.own and framing.cuts:
+        if sides[0] != sides[1]:
+            raise InputError(
+                f"`size_px` must be the side of a square for the framing {framing}; got {size_px!r}"
+            )
+        framing.resized(sides[0])  # refuse before any work
     return sides
 
 
 def _decoded(
-    file: ImageFile, height: int, width: int, fit: Fit
+    file: ImageFile, height: int, width: int, framing: Framing
 ) -> tuple[Image.Image, tuple[int, int], float]:
     """The image, grey or RGB, as it lies in the file; its full size; and how many times smaller it was decoded."""
     if file.size is not None:
@@ -233,9 +261,8 @@ def _decoded(
     image: Image.Image = _READERS[file.format](io.BytesIO(file.data))
     full, scale = image.size, 1.0
     _check_pixels(file.format, full)
-    if file.format == "JPEG":
-        target = (height, width) if file.orientation >= 5 else (width, height)
-        box = _source_box(full, target, fit)
+    if file.format == "JPEG" and framing.resample != "nearest":
+        target, box = _target(full, file.orientation, (width, height), framing)
         # `draft` chooses the smallest scale that keeps both sides at least as long as requested.
         shrink = max(1.0, min((box[2] - box[0]) / target[0], (box[3] - box[1]) / target[1]) / OVERSAMPLE)
         drafted = image.draft(None, (math.ceil(full[0] / shrink), math.ceil(full[1] / shrink)))
@@ -277,12 +304,35 @@ def _scans(data: bytes) -> int:
     return scans
 
 
+def _target(
+    full: tuple[int, int], orientation: int, size: tuple[int, int], framing: Framing
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
+    """What the image is resized to, (width, height), and from which part of it, as it lies in the file.
+
+    `full` is its size there, `size` that of the upright result; both (width, height).
+    """
+    turned = orientation >= 5
+    target = size[::-1] if turned else size
+    if framing.own or not framing.cuts:
+        return target, _source_box(full, target, framing.fit)
+    resized = framing.resized_size(full[::-1] if turned else full, size[0])
+    if resized[0] * resized[1] <= MAX_RESIZED:
+        return resized[::-1] if turned else resized, _whole(full)
+    across, down = full[0] / 2, full[1] / 2
+    half = min(across, down) * size[0] / min(resized)
+    return target, (across - half, down - half, across + half, down + half)
+
+
+def _whole(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    return (0.0, 0.0, float(size[0]), float(size[1]))
+
+
 def _source_box(
     size: tuple[int, int], target: tuple[int, int], fit: Fit
 ) -> tuple[float, float, float, float]:
     """The part of an image of `size` (width, height) that fills `target`: left, top, right, bottom."""
     if fit == "stretch":
-        return (0.0, 0.0, float(size[0]), float(size[1]))
+        return _whole(size)
     shrink = min(size[0] / target[0], size[1] / target[1])
     width, height = min(size[0], target[0] * shrink), min(size[1], target[1] * shrink)
     left, top = (size[0] - width) / 2, (size[1] - height) / 2

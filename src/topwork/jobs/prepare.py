@@ -26,7 +26,10 @@ def dataset_of(data: Dataset | str | Path, recipe: Recipe) -> Dataset:
 
 def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
     """The recipe's network, downloaded if necessary."""
-    return backbone_from(recipe.backbone, progress=watch.download(recipe.backbone.handle), say=watch.say)
+    backbone = backbone_from(recipe.backbone, progress=watch.download(recipe.backbone.handle), say=watch.say)
+    for note in backbone.assumed:
+        watch.say(f"{backbone.facts.handle}: {note}")
+    return backbone
 
 
 @contextmanager

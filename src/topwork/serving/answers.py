@@ -61,7 +61,7 @@ def model_answer(served: Served) -> dict[str, Any]:
         "name": served.name,
         "version": served.version,
         "classes": list(classifier.classes),
-        "input": {"size_px": facts.size_px, "fit": facts.fit},
+        "input": {"size_px": facts.size_px, "fit": facts.fit.to_plain()},
         "rejects": classifier.novelty is not None,
         "test": served.test,
         "explains": [

@@ -23,8 +23,9 @@ from topwork.graphs import features as graphs
 from topwork.graphs.cuts import ACTIVATION, EARLY
 from topwork.images.augment import view
 from topwork.images.decode import DECODER, decode
+from topwork.images.framing import Framing
 from topwork.parallel import core_count, stream
-from topwork.recipe import AugmentRecipe, Fit, Precision
+from topwork.recipe import AugmentRecipe, Precision
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -58,7 +59,7 @@ def store_activations(
     prefix: ov.Model,
     *,
     size_px: int,
-    fit: Fit,
+    fit: Framing,
     precision: Precision,
     recipe: AugmentRecipe,
     views: int,
@@ -100,7 +101,7 @@ def store_activations(
         "format": FORMAT,
         "shape": list(shape),
         "early": width,
-        "of": _digest(dataset, prefix, (size_px, fit, precision, DECODER, seed), recipe),
+        "of": _digest(dataset, prefix, (size_px, fit.to_plain(), precision, DECODER, seed), recipe),
     }
     _prepare(
         folder,

@@ -14,8 +14,9 @@ from topwork.data.dataset import Dataset
 from topwork.errors import ImageError, TopworkError
 from topwork.images.augment import view
 from topwork.images.decode import decode
+from topwork.images.framing import Framing
 from topwork.parallel import core_count, stream
-from topwork.recipe import AugmentRecipe, Fit
+from topwork.recipe import AugmentRecipe
 from topwork.tuning.activations import Activations
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +56,7 @@ class Pictures:
 
     dataset: Dataset
     size_px: int
-    fit: Fit
+    fit: Framing
     recipe: AugmentRecipe
     seed: int
 

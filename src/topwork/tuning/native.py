@@ -13,7 +13,7 @@ from topwork.backbones.hub.handle import parse
 from topwork.backbones.hub.resolve import resolve
 from topwork.backbones.module import load_module
 from topwork.errors import InputError, TopworkError
-from topwork.graphs.pixels import pixels
+from topwork.graphs.pixels import pixels_from
 from topwork.tuning.learner import Body
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ def native_body(facts: BackboneFacts) -> Body:
             "(omit --native)"
         )
     entry = keras.Input((facts.size_px, facts.size_px, 3), name="picture")
-    scaling = pixels(facts.pixels, "chosen")
+    scaling = pixels_from(facts.pixels, "chosen")
     scaled = entry * np.array(scaling.scale, np.float32) + np.array(scaling.offset, np.float32)
     features = layer(scaled[..., ::-1] if scaling.bgr else scaled)
     if isinstance(features, dict) or len(features.shape) not in (2, 4):

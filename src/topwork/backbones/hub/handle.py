@@ -8,7 +8,7 @@
 | `keras:InceptionV3` | keras |
 | `kerashub:PRESET` | kerashub |
 | `hf:owner/repo[@revision][/file.onnx]` | hf |
-| a SavedModel folder, `.onnx`, `.tflite`, `.xml` or `.keras` file | path |
+| a SavedModel folder, an `.onnx`, `.tflite`, `.xml`, `.keras` or `.safetensors` file, or the latter's folder | path |
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from topwork.errors import InputError
 
 Kind = Literal["builtin", "url", "kaggle", "keras", "kerashub", "hf", "path"]
 PREFIXES: tuple[Kind, ...] = ("kaggle", "keras", "kerashub", "hf")
-SUFFIXES = (".onnx", ".tflite", ".xml", ".keras")
+SUFFIXES = (".onnx", ".tflite", ".xml", ".keras", ".safetensors")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # beside a config.json
 FORMS = (
     *LITES,
     "https://…",
@@ -34,7 +35,7 @@ FORMS = (
     "kerashub:PRESET",
     "hf:OWNER/REPO[/FILE]",
     "a SavedModel folder",
-    "an .onnx, .tflite, .xml or .keras file",
+    "an .onnx, .tflite, .xml, .keras or .safetensors file",
 )
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -120,16 +121,16 @@ def _prefixed(kind: Kind, rest: str, text: str) -> Handle:
 
 def _path(path: Path, text: str) -> Handle:
     if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
+        if not any((path / name).is_file() for name in ("saved_model.pb", *WEIGHTS)):
             if (path / "tfhub_module.pb").is_file():
                 raise InputError(
                     f"{text}: a module of TF1's format without its saved_model.pb; fetch it whole"
                 )
             raise InputError(
-                f"{text}: expected a SavedModel folder; it holds no saved_model.pb"
+                f"{text}: expected a SavedModel folder, or one with model.safetensors; it holds neither"
                 + (": unpack it, or name one of its files" if any(path.iterdir()) else " (it is empty)")
             )
-    elif path.suffix.lower() not in SUFFIXES:
+    elif path.suffix.lower() not in SUFFIXES and path.name not in WEIGHTS:
         raise InputError(f"{text}: expected {_files()}, or a SavedModel folder")
     return Handle("path", text)
 

@@ -17,8 +17,16 @@ from topwork.backbones.hub.foreign import Found, keep, one_line
 from topwork.backbones.hub.record import DamagedModule, files_below, sha256_of
 from topwork.errors import InputError, MissingExtra, TopworkError, one_of
 
-SUFFIXES = (".xml", ".onnx", ".tflite", ".keras")
-SAVED_MODEL = "saved_model.pb"
+SUFFIXES = (".xml", ".onnx", ".tflite", ".keras", ".safetensors")
+INDEX = ".safetensors.index.json"
+# Taken where a handle names none of several, the first that is there.
+USUAL = (
+    *("model.safetensors", "model.safetensors.index.json", "onnx/model.onnx", "onnx/vision_model.onnx"),
+    *("model.onnx", "vision_model.onnx"),
+)
+# What states a module's preprocessing, settings and licence.
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
+SAVED_MODEL, CONFIG = "saved_model.pb", "config.json"
 # What belongs to a SavedModel besides its graph.
 _PARTS = ("variables/", "assets/", "assets.extra/", "fingerprint.pb", "keras_metadata.pb")
 _NAME = re.compile(r"(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?")
@@ -65,8 +73,12 @@ def fetch_hf(name: str, *, offline: bool = False) -> Path:
     )
 
 
-def choose(names: Sequence[str], file: str | None, shown: str) -> tuple[str, tuple[str, ...]]:
+def choose(
+    names: Sequence[str], file: str | None, shown: str, *, built: bool | None = None
+) -> tuple[str, tuple[str, ...]]:
     """The module among a repository's files (a file, or a SavedModel's folder, "" at the top), and all its files.
+
+    Of several, where none is named: `USUAL`; weights alone only if a network of their kind can be `built` here.
 
     Raises `InputError` if there is none, none of that name, or several and none is named.
     """
@@ -75,7 +87,11 @@ def choose(names: Sequence[str], file: str | None, shown: str) -> tuple[str, tup
     for n in names:
         path = PurePosixPath(n)
         suffix = path.suffix.lower()
-        if suffix in SUFFIXES and (suffix != ".xml" or str(path.with_suffix(".bin")) in names):
+        if n.endswith(INDEX) or (
+            suffix in SUFFIXES
+            and (suffix != ".xml" or str(path.with_suffix(".bin")) in names)
+            and not re.search(r"-\d+-of-\d+\.safetensors$", n)  # a part, which the index names
+        ):
             modules[n] = n
     if file is None:
         if not modules:
@@ -83,11 +99,12 @@ def choose(names: Sequence[str], file: str | None, shown: str) -> tuple[str, tup
                 f"{shown}: expected a module, {SAVED_MODEL} or a file that ends in {', '.join(SUFFIXES)}; the "
                 f"repository holds {_some(names)}"
             )
-        if len(modules) > 1:
+        usual = [n for n in USUAL if n in modules and not (built is False and ".safetensors" in n)]
+        if len(modules) > 1 and not usual:
             raise InputError(
                 f"{shown} holds several modules: name one of {', '.join(sorted(modules.values()))}"
             )
-        (wanted,) = modules
+        wanted = usual[0] if usual and len(modules) > 1 else next(iter(modules))
     else:
         asked = file.rstrip("/")
         wanted = next((m for m, n in modules.items() if asked in (m, n)), asked)
@@ -103,6 +120,13 @@ def _belongs(name: str, module: str, main: str) -> bool:
         return name == main or (inside.startswith(_PARTS) and (not module or name.startswith(f"{module}/")))
     if main.endswith(".xml"):
         return name in (main, str(PurePosixPath(main).with_suffix(".bin")))
+    path, folder = PurePosixPath(name), PurePosixPath(main).parent
+    if path.name in BESIDE and path.parent in (folder, *([folder.parent] if folder.name == "onnx" else [])):
+        return True
+    if main.endswith(INDEX):
+        return name == main or (
+            path.suffix == ".safetensors" and path.parent == folder and "-of-" in path.name
+        )
     return name == main or (main.endswith(".onnx") and name.startswith((f"{main}_data", f"{main}.data")))
 
 
@@ -113,7 +137,9 @@ def _find(cache: Path, repo: str, revision: str, file: str | None, name: str) ->
     try:
         snapshot = Path(snapshot_download(repo, revision=revision, cache_dir=cache, local_files_only=True))
         there = [one for one in files_below(snapshot) if (snapshot / one).is_file()]  # links may be broken
-        module, names = choose(there, file, f"hf:{name}")
+        config = snapshot / CONFIG
+        built = _can_be_built(config) if config.is_file() else None
+        module, names = choose(there, file, f"hf:{name}", built=built)
     except (OSError, InputError):
         return None
     return Found(snapshot / module, snapshot, names, snapshot.name)
@@ -130,8 +156,11 @@ def _fetch(
         info = api.model_info(repo, revision=revision, files_metadata=True)
         commit = str(info.sha)
         digests = {sibling.rfilename: _digest(sibling) for sibling in info.siblings or ()}
-        module, chosen = choose(tuple(digests), file, f"hf:{name}")
         where: dict[str, Any] = {"revision": commit, "cache_dir": cache}
+        built = None
+        if file is None and CONFIG in digests:
+            built = _can_be_built(Path(api.hf_hub_download(repo, CONFIG, **where)))
+        module, chosen = choose(tuple(digests), file, f"hf:{name}", built=built)
         for one in chosen:
             for force in (
                 again,
@@ -150,6 +179,18 @@ def _fetch(
         raise _explained(error, repo, revision, name) from error
     snapshot = path.parents[len(PurePosixPath(one).parts) - 1]
     return Found(snapshot / module, snapshot, chosen, commit)
+
+
+def _can_be_built(config: Path) -> bool:
+    """Whether a network of the kind that a `config.json` names is built here."""
+    from topwork.backbones.weights.build import read_config
+    from topwork.backbones.weights.configs import plan_of
+
+    try:
+        plan_of(read_config(config, shown=str(config)), shown=str(config))
+    except InputError:
+        return False
+    return True
 
 
 def _digest(sibling: Any) -> str | None:

@@ -312,7 +312,9 @@ function neighbours(nearest) {
 
 function mapSwitch(job, source) {
   const map = picture(source, `Attention map of ${job.name}`, "map"), hint = make("p", "legend", HINT);
-  job.frame.classList.toggle("crop", model.input?.fit === "crop");
+  const { fit, size_px: side } = model.input ?? {}, share = fit?.resized_px ? side / fit.resized_px : fit?.share ?? 1;
+  job.frame.classList.toggle("crop", (fit?.fit ?? fit) === "crop");
+  map.style.transform = share < 1 ? `scale(${share})` : "";  // a part of the square, or of the stretched picture
   map.hidden = hint.hidden = true;
   job.frame.append(map);
   const turn = button("Attention map", () => {

@@ -1,0 +1,4 @@
+"""Networks built from published weights, `config.json` and `model.safetensors`, without a framework.
+
+Read `build` first.
+"""
