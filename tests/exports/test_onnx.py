@@ -161,6 +161,20 @@ def test_smaller_numbers(run: Run, tmp_path: Path, precision: str, input: str, s
         )
 
 
+def test_a_shape_whose_computation_has_no_counterpart_is_that_of_one_picture() -> None:
+    from topwork.exports.onnx.file import _convert_for_any_number
+
+    def body(x: Any) -> Any:
+        shape = op.scatter_update(op.shape_of(x), ints(1), ints(336), op.constant(np.int64(0)))
+        return op.reshape(x, op.slice(shape, ints(0), ints(2), ints(1)), False)
+
+    graph = graph_of(body, batch=-1)
+    graph.reshape([1, 8, 7, 6])
+    model = _convert_for_any_number(graph)
+    assert [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim] == [1, 8, 7, 6]
+    np.testing.assert_array_equal(_run(model, normal(2, 8, 7, 6)), normal(2, 8, 7, 6).reshape(2, 336))
+
+
 def test_a_network_that_mixes_pictures_takes_one_at_a_time() -> None:
     from topwork.exports.onnx.file import _for_any_number
 

@@ -1,39 +1,19 @@
-"""Reductions, matrix products, slicing, concatenation and transposition in ONNX; and shapes, for the resizer."""
+"""Reductions, normalisation, concatenation and transposition in ONNX; and shapes, for the resizer."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported, Writer, onnx_type
 
-FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # bounds of a slice over a whole axis
 
-
-def matmul(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    attributes = node.get_attributes()
-    given = []
-    for number, name in enumerate(inputs):
-        turned = attributes["transpose_a" if number == 0 else "transpose_b"]
-        rank = len(node.input(number).get_partial_shape())
-        given.append(_turned(name, rank, builder) if turned and rank > 1 else name)
-    return builder.add("MatMul", given, out=out)
-
-
-def _turned(name: str, rank: int, builder: GraphBuilder) -> str:
-    if name in builder.constants:
-        return builder.constant(builder.constants[name].swapaxes(-1, -2))
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    return builder.add("Transpose", [name], perm=order)
-
-
-def einsum(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    return builder.add("Einsum", inputs, out=out, equation=node.get_attributes()["equation"])
-
-
-def softmax(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    return builder.add("Softmax", inputs, out=out, axis=node.get_attributes()["axis"])
+def softmax(kind: str) -> Writer:
+    return lambda node, inputs, builder, out: builder.add(
+        kind, inputs, out=out, axis=node.get_attributes()["axis"]
+    )
 
 
 def reduced(kind: str) -> Writer:
@@ -47,6 +27,55 @@ def reduced(kind: str) -> Writer:
     return write
 
 
+def mvn(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Subtract the mean and divide by the standard deviation: layer normalisation, if along the last axes."""
+    attributes, shape = node.get_attributes(), node.input(0).get_partial_shape()
+    axes = sorted(int(axis) % len(shape) for axis in builder.known(inputs[1]).ravel())
+    eps, inside = attributes["eps"], str(attributes["eps_mode"]).upper() == "INSIDE_SQRT"
+    last = axes == list(range(len(shape) - len(axes), len(shape)))
+    sizes = [shape[axis] for axis in axes]
+    if attributes["normalize_variance"] and inside and last and all(size.is_static for size in sizes):
+        scale = builder.constant(np.ones([size.get_length() for size in sizes], np.float32))
+        return builder.add("LayerNormalization", [inputs[0], scale], out=out, axis=axes[0], epsilon=eps)
+    along, epsilon = builder.whole(axes), builder.constant(np.float32(eps))
+    x = builder.add("Sub", [inputs[0], builder.add("ReduceMean", [inputs[0], along])])
+    if not attributes["normalize_variance"]:
+        return builder.add("Identity", [x], out=out)
+    spread = builder.add("ReduceMean", [builder.add("Mul", [x, x]), along])
+    if inside:
+        spread = builder.add("Sqrt", [builder.add("Add", [spread, epsilon])])
+    else:
+        spread = builder.add("Add", [builder.add("Sqrt", [spread]), epsilon])
+    return builder.add("Div", [x, spread], out=out)
+
+
+def group_normalization(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    attributes, (channels, *sides) = node.get_attributes(), _static(node.input(0))
+    groups = attributes["num_groups"]
+    x = builder.add("Reshape", [inputs[0], builder.whole([0, groups, -1])])
+    scale = builder.constant(np.ones(channels // groups * prod(sides), np.float32))
+    x = builder.add("LayerNormalization", [x, scale], axis=2, epsilon=attributes["epsilon"])
+    x = builder.add("Reshape", [x, builder.whole([0, channels, *sides])])
+    row = builder.whole([channels, *[1] * len(sides)])
+    scale, offset = (builder.add("Reshape", [name, row]) for name in inputs[1:])
+    return builder.add("Add", [builder.add("Mul", [x, scale]), offset], out=out)
+
+
+def normalize_l2(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Divide by the root of the sum of squares, to which `eps` is added, or which is at least `eps`."""
+    attributes, axes = node.get_attributes(), builder.known(inputs[1]).ravel().tolist()
+    total = builder.add("Mul", [inputs[0], inputs[0]])
+    total = builder.add("ReduceSum", [total, builder.whole(axes)]) if axes else total
+    kind = "Add" if str(attributes["eps_mode"]).lower() == "add" else "Max"
+    total = builder.add(kind, [total, builder.constant(np.float32(attributes["eps"]))])
+    return builder.add("Div", [inputs[0], builder.add("Sqrt", [total])], out=out)
+
+
+def _static(port: Any) -> list[int]:
+    """All sizes but the first."""
+    return [size.get_length() for size in list(port.get_partial_shape())[1:]]
+
+
 def concat(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     return builder.add("Concat", inputs, out=out, axis=node.get_attributes()["axis"])
 
@@ -55,6 +84,38 @@ def transpose(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str
     rank = len(node.input(0).get_partial_shape())
     given = builder.known(inputs[1]).tolist() if len(inputs) > 1 else []
     return builder.add("Transpose", inputs[:1], out=out, perm=given or list(range(rank))[::-1])
+
+
+def shuffle_channels(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Take the first of each group, then the second of each group, and so on."""
+    sides, groups = [0, *_static(node.input(0))], node.get_attributes()["group"]  # 0: as it is
+    axis = node.get_attributes()["axis"] % len(sides)
+    if not axis:
+        raise Unsupported("it shuffles the axis of images")
+    order = list(range(len(sides) + 1))
+    order[axis : axis + 2] = axis + 1, axis
+    split = [*sides[:axis], groups, sides[axis] // groups, *sides[axis + 1 :]]
+    x = builder.add("Transpose", [builder.add("Reshape", [inputs[0], builder.whole(split)])], perm=order)
+    return builder.add("Reshape", [x, builder.whole(sides)], out=out)
+
+
+def depth_to_space(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    attributes = node.get_attributes()
+    if len(node.input(0).get_partial_shape()) != 4:
+        raise Unsupported("its input is no picture")
+    mode = "DCR" if attributes["mode"] == "blocks_first" else "CRD"
+    return builder.add("DepthToSpace", inputs, out=out, blocksize=attributes["block_size"], mode=mode)
+
+
+def space_to_depth(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    attributes, (channels, *sides) = node.get_attributes(), _static(node.input(0))
+    block = attributes["block_size"]
+    split = [0, channels, *(size for side in sides for size in (side // block, block))]
+    outer, inner = ([start + 2 * i for i in range(len(sides))] for start in (2, 3))
+    depth = [*inner, 1] if attributes["mode"] == "blocks_first" else [1, *inner]
+    x = builder.add("Reshape", [inputs[0], builder.whole(split)])
+    x = builder.add("Transpose", [x], perm=[0, *depth, *outer])
+    return builder.add("Reshape", [x, builder.whole([0, *_static(node.output(0))])], out=out)
 
 
 def reshape(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
@@ -75,65 +136,6 @@ def squeeze(kind: str) -> Writer:
     return write
 
 
-def gather(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    if node.get_attributes().get("batch_dims", 0):
-        raise Unsupported("it gathers with `batch_dims`")
-    axis = int(builder.known(inputs[2]).reshape(()))
-    return builder.add("Gather", inputs[:2], out=out, axis=axis)
-
-
-def slice_axes(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    start, stop, stride = (builder.known(name).tolist() for name in inputs[1:4])
-    axes = builder.known(inputs[4]).tolist() if len(inputs) > 4 else list(range(len(start)))
-    return builder.add("Slice", [inputs[0], *map(builder.whole, (start, stop, axes, stride))], out=out)
-
-
-def strided_slice(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    """Strided slice. A bit in `begin_mask` or `end_mask` means that the bound is ignored. New axes are added last."""
-    attributes, rank = node.get_attributes(), len(node.input(0).get_partial_shape())
-    begin, end = (builder.known(name).tolist() for name in inputs[1:3])
-    stride = builder.known(inputs[3]).tolist() if len(inputs) > 3 else [1] * len(begin)
-    masks = {
-        name: [*attributes[f"{name}_mask"], *[0] * len(begin)][: len(begin)]
-        for name in ("begin", "end", "new_axis", "shrink_axis", "ellipsis")
-    }
-    cuts: list[tuple[int, int, int, int]] = []  # axis, from, to, step
-    dropped, made = [], []
-    axis = place = 0
-    for i in range(len(begin)):
-        if masks["ellipsis"][i]:
-            left = rank - axis - sum(not masks["new_axis"][j] for j in range(i + 1, len(begin)))
-            axis, place = axis + left, place + left
-        elif masks["new_axis"][i]:
-            made.append(place)
-            place += 1
-        elif masks["shrink_axis"][i]:
-            cuts.append((axis, begin[i], LAST if begin[i] == -1 else begin[i] + 1, 1))
-            dropped.append(axis)
-            axis += 1
-        else:
-            forth = stride[i] > 0
-            first = (0 if forth else LAST) if masks["begin"][i] else begin[i]
-            last = (LAST if forth else FIRST) if masks["end"][i] else end[i]
-            cuts.append((axis, first, last, stride[i]))
-            axis, place = axis + 1, place + 1
-    x = inputs[0]
-    if cuts:
-        axes, first_, last_, step = (list(column) for column in zip(*cuts, strict=True))
-        x = builder.add("Slice", [x, *map(builder.whole, (first_, last_, axes, step))])
-    if dropped:
-        x = builder.add("Squeeze", [x, builder.whole(dropped)])
-    if made:
-        x = builder.add("Unsqueeze", [x, builder.whole(made)])
-    return builder.add("Identity", [x], out=out)
-
-
-def split(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    axis, count = int(builder.known(inputs[1]).reshape(())), node.get_output_size()
-    lengths = [node.output(i).get_partial_shape()[axis].get_length() for i in range(count)]
-    return builder.add("Split", [inputs[0], builder.whole(lengths)], count=count, out=out, axis=axis)
-
-
 def shape_of(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     found = builder.add("Shape", inputs)
     return builder.add("Cast", [found], out=out, to=onnx_type(node.get_output_element_type(0)))
@@ -142,9 +144,3 @@ def shape_of(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
 def count_up(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     kind = onnx_type(node.get_output_element_type(0))
     return builder.add("Range", [builder.add("Cast", [name], to=kind) for name in inputs], out=out)
-
-
-def broadcast(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    if str(node.get_attributes()["mode"]) not in ("numpy", "bidirectional"):
-        raise Unsupported("it broadcasts along given axes")
-    return builder.add("Expand", [inputs[0], builder.add("Cast", [inputs[1]], to=7)], out=out)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.errors import TopworkError
 from topwork.exports.contents import HEAD, KEY, Contents
 from topwork.exports.onnx.builder import OPSET, GraphBuilder, onnx_type
 from topwork.exports.onnx.nodes import write_node
 from topwork.exports.quantise import quantised
+from topwork.graphs.trainable.fold import fold
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -34,7 +36,7 @@ def write(graph: ov.Model, contents: Contents, path: Path, *, precision: str, pi
     """
     import onnx
 
-    model = convert(_for_any_number(graph))
+    model = _convert_for_any_number(graph)
     if precision == "int8":
         model = _quantised(model, pictures)
     elif precision == "fp16":
@@ -66,6 +68,8 @@ def convert(graph: ov.Model) -> Any:
     """
     from onnx import helper, numpy_helper
 
+    graph = graph.clone()
+    fold(graph, widen=False)
     builder = GraphBuilder()
     names: dict[tuple[str, int], str] = {}
     results = {_key(result.input_value(0)): output for result, output in _named(graph)}
@@ -117,6 +121,17 @@ def _told(port: Any, name: str) -> Any:
         for i, size in enumerate(shape)
     ]
     return helper.make_tensor_value_info(name, onnx_type(port.get_element_type()), sides)
+
+
+def _convert_for_any_number(graph: ov.Model) -> Any:
+    """Convert with a free batch size if possible. Computing shapes may need an operator that a fixed one doesn't."""
+    free = _for_any_number(graph)
+    try:
+        return convert(free)
+    except TopworkError:
+        if free is graph:
+            raise
+        return convert(graph)
 
 
 def _for_any_number(graph: ov.Model) -> ov.Model:

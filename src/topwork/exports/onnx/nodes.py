@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.exports.onnx import axes, spatial
+from topwork.exports.onnx import axes, products, selection, spatial
 from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported, Writer, onnx_type
 
 if TYPE_CHECKING:
@@ -29,12 +29,18 @@ def write_node(node: ov.Node, inputs: Inputs, builder: GraphBuilder, out: str) -
     try:
         if kind not in WRITERS:
             raise Unsupported("the operator is not supported")
+        for port, output in enumerate(node.outputs() if kind not in SPLIT else []):
+            if port and output.get_target_inputs():
+                raise Unsupported(f"its output {port} is used")
         WRITERS[kind](node, inputs, builder, out)
     except Unsupported as error:
         raise TopworkError(
             f"the operator {kind} ({node.get_friendly_name()!r}) can't be written as ONNX: {error}; use "
             "--format openvino, which supports every network"
         ) from None
+
+
+SPLIT = {"Split", "VariadicSplit"}
 
 
 def same(kind: str) -> Writer:
@@ -59,7 +65,30 @@ def swish(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
 
 
 def hard_sigmoid(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
-    return builder.add("HardSigmoid", inputs, out=out, alpha=1 / 6, beta=0.5)
+    slope, offset = _scalars(inputs[1:], builder) or (1 / 6, 0.5)  # HSigmoid has neither
+    return builder.add("HardSigmoid", inputs[:1], out=out, alpha=slope, beta=offset)
+
+
+def elu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    return builder.add("Elu", inputs, out=out, alpha=node.get_attributes()["alpha"])
+
+
+def selu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    alpha, scale = _scalars(inputs[1:], builder)
+    return builder.add("Selu", inputs[:1], out=out, alpha=alpha, gamma=scale)
+
+
+def prelu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """A row of slopes has one for each channel."""
+    x, slope = (node.input(i).get_partial_shape() for i in range(2))
+    given = inputs[1]
+    if len(slope) == 1 and len(x) > 2 and slope[0] == x[1]:
+        given = builder.add("Reshape", [given, builder.whole([-1, *[1] * (len(x) - 2)])])
+    return builder.add("PRelu", [inputs[0], given], out=out)
+
+
+def _scalars(names: Inputs, builder: GraphBuilder) -> list[float]:
+    return [float(builder.known(name).reshape(())) for name in names]
 
 
 def gelu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
@@ -79,6 +108,12 @@ def gelu(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     return builder.add("Mul", [half, builder.add("Add", [bent, number(1)])], out=out)
 
 
+def floor_mod(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    if node.get_output_element_type(0).is_real():
+        raise Unsupported("it divides fractions")
+    return builder.add("Mod", inputs, out=out)
+
+
 def squared_difference(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
     difference = builder.add("Sub", inputs)
     return builder.add("Mul", [difference, difference], out=out)
@@ -90,32 +125,52 @@ WRITERS: Mapping[str, Writer] = {
     "GroupConvolution": spatial.convolution,
     "MaxPool": spatial.max_pool,
     "AvgPool": spatial.average_pool,
-    "MatMul": axes.matmul,
-    "Einsum": axes.einsum,
+    "MatMul": products.matmul,
+    "Einsum": products.einsum,
+    "ScaledDotProductAttention": products.attention,
     "Clamp": clamp,
     "Swish": swish,
     "HSigmoid": hard_sigmoid,
+    "HardSigmoid": hard_sigmoid,
+    "Elu": elu,
+    "Selu": selu,
+    "PRelu": prelu,
     "Gelu": gelu,
+    "FloorMod": floor_mod,
     "SquaredDifference": squared_difference,
-    "Softmax": axes.softmax,
+    "Softmax": axes.softmax("Softmax"),
+    "LogSoftmax": axes.softmax("LogSoftmax"),
+    "MVN": axes.mvn,
+    "GroupNormalization": axes.group_normalization,
+    "NormalizeL2": axes.normalize_l2,
     "ReduceMean": axes.reduced("ReduceMean"),
     "ReduceSum": axes.reduced("ReduceSum"),
     "ReduceMax": axes.reduced("ReduceMax"),
     "ReduceMin": axes.reduced("ReduceMin"),
+    "ReduceProd": axes.reduced("ReduceProd"),
+    "ReduceL1": axes.reduced("ReduceL1"),
+    "ReduceL2": axes.reduced("ReduceL2"),
     "Concat": axes.concat,
     "Transpose": axes.transpose,
     "Reshape": axes.reshape,
     "Squeeze": axes.squeeze("Squeeze"),
     "Unsqueeze": axes.squeeze("Unsqueeze"),
-    "Gather": axes.gather,
+    "ShuffleChannels": axes.shuffle_channels,
+    "DepthToSpace": axes.depth_to_space,
+    "SpaceToDepth": axes.space_to_depth,
+    "Gather": selection.gather,
+    "GatherND": selection.gather_nd,
     "Pad": spatial.pad,
-    "Slice": axes.slice_axes,
-    "StridedSlice": axes.strided_slice,
-    "Split": axes.split,
-    "VariadicSplit": axes.split,
+    "Interpolate": spatial.interpolate,
+    "Slice": selection.slice_axes,
+    "StridedSlice": selection.strided_slice,
+    "Split": selection.split,
+    "VariadicSplit": selection.split,
+    "Roll": selection.roll,
+    "Tile": selection.tile,
     "ShapeOf": axes.shape_of,
     "Range": axes.count_up,
-    "Broadcast": axes.broadcast,
+    "Broadcast": selection.broadcast,
     **{
         theirs: same(ours)
         for theirs, ours in {
@@ -129,6 +184,8 @@ WRITERS: Mapping[str, Writer] = {
             "Sqrt": "Sqrt",
             "Exp": "Exp",
             "Log": "Log",
+            "Sin": "Sin",
+            "Cos": "Cos",
             "Abs": "Abs",
             "Sign": "Sign",
             "Negative": "Neg",
@@ -140,6 +197,7 @@ WRITERS: Mapping[str, Writer] = {
             "HSwish": "HardSwish",
             "Mish": "Mish",
             "SoftPlus": "Softplus",
+            "SoftSign": "Softsign",
             "Erf": "Erf",
             "Select": "Where",
             "Less": "Less",

@@ -1,11 +1,13 @@
-"""Convolution, pooling and padding in ONNX."""
+"""Convolution, pooling, padding and resizing in ONNX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from topwork.errors import TopworkError
 from topwork.exports.onnx.builder import GraphBuilder, Inputs, Unsupported
+from topwork.graphs.trainable.interpolation import matrices
 
 
 def convolution(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
@@ -41,8 +43,8 @@ def window(node: Any, kernel: Sequence[int]) -> dict[str, Any]:
     return {"strides": strides, "dilations": dilations, "pads": [*begin, *end]}
 
 
-def _sides(port: Any) -> list[int]:
-    return [size.get_length() for size in list(port.get_partial_shape())[2:]]
+def _sides(port: Any, start: int = 2) -> list[int]:
+    return [size.get_length() for size in list(port.get_partial_shape())[start:]]
 
 
 def max_pool(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
@@ -70,3 +72,25 @@ def pad(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
         raise Unsupported(f"its mode is {mode!r}")
     borders = builder.whole([*builder.known(inputs[1]).tolist(), *builder.known(inputs[2]).tolist()])
     return builder.add("Pad", [inputs[0], borders, *inputs[3:4]], out=out, mode=mode)
+
+
+def interpolate(node: Any, inputs: Inputs, builder: GraphBuilder, out: str) -> str:
+    """Resize, as a matrix product along each axis, so that every mode gives what it gives in OpenVINO."""
+    rank = len(node.input(0).get_partial_shape())
+    before, after = ((0, *_sides(port, 1)) for port in (node.input(0), node.output(0)))
+    try:
+        found = matrices(node.get_attributes(), [builder.known(name) for name in inputs[1:]], before, after)
+    except TopworkError as error:
+        raise Unsupported(str(error)) from error
+    x = inputs[0]
+    for axis, matrix in found.items():
+        if axis == rank - 2:
+            x = builder.add("MatMul", [builder.constant(matrix.T.copy()), x])
+            continue
+        order = [i for i in range(rank) if i != axis]
+        order.append(axis)
+        back = [order.index(i) for i in range(rank)]
+        x = builder.add("Transpose", [x], perm=order) if axis < rank - 1 else x
+        x = builder.add("MatMul", [x, builder.constant(matrix)])
+        x = builder.add("Transpose", [x], perm=back) if axis < rank - 1 else x
+    return builder.add("Identity", [x], out=out)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
-from topwork.graphs.trainable.plan import Step
+from topwork.graphs.trainable.plan import Shape, Step
 from topwork.graphs.trainable.values import (
     Operator,
     Value,
     apart,
-    constant,
     numbers,
     reshaped,
     same_layout,
@@ -35,18 +34,20 @@ def each(function: Callable[[Any], Any]) -> Operator:
 
 def pairs(function: Callable[[Any, Any], Any]) -> Operator:
     def apply(step: Step, values: list[Value]) -> Value:
-        return paired(function, values[0], values[1], step.shapes[0])
+        return combined(function, values[:2], step.shapes[0])
 
     return apply
 
 
-def paired(function: Callable[[Any, Any], Any], one: Value, two: Value, shape: tuple[int, ...]) -> Value:
-    """Apply a binary function element-wise, with NumPy's broadcasting."""
-    values = [with_rank(value, len(shape)) for value in (one, two)]
+def combined(function: Callable[..., Any], values: Sequence[Value], shape: Shape) -> Value:
+    """Apply a function of several tensors element-wise, with NumPy's broadcasting."""
+    values = [with_rank(value, len(shape)) for value in values]
     if len(shape) > 2:
         values = same_layout(values)
     last, of_images = values[0].last, any(value.of_images for value in values)
-    like = next((tensor(v) for v in values if not isinstance(v.tensor, np.ndarray)), None)
+    like = next(
+        (x for v in values if not isinstance(v.tensor, np.ndarray) and not _is_bool(x := tensor(v))), None
+    )
     batches = [value.shape[:1] for value in values if value.of_images]
     simple = len(set(batches)) <= 1 and all(v.of_images or v.shape[:1] in ((), (1,)) for v in values)
     if simple or not of_images:
@@ -56,15 +57,14 @@ def paired(function: Callable[[Any, Any], Any], one: Value, two: Value, shape: t
     return Value(reshaped(x, held, of_images=True), shape, of_images=True, last=last)
 
 
+def _is_bool(x: Any) -> bool:
+    return bool(keras.backend.standardize_dtype(x.dtype) == "bool")
+
+
 def with_rank(value: Value, rank: int) -> Value:
     """Prepend axes of size 1, as in NumPy's broadcasting."""
     missing = rank - len(value.shape)
-    if not missing:
-        return value
-    shape = (1,) * missing + value.shape
-    if isinstance(value.tensor, np.ndarray):
-        return constant(value.tensor.reshape(shape))
-    return with_shape(value, shape)
+    return with_shape(value, (1,) * missing + value.shape) if missing else value
 
 
 def add(x: Any, y: Any) -> Any:
@@ -86,7 +86,7 @@ def add(x: Any, y: Any) -> Any:
 def power(step: Step, values: list[Value]) -> Value:
     base, exponent = values
     if not isinstance(exponent.tensor, np.ndarray) or exponent.tensor.size != 1:
-        return paired(ops.power, base, exponent, step.shapes[0])
+        return combined(ops.power, values, step.shapes[0])
     base = with_rank(base, len(step.shapes[0]))
     power = float(exponent.tensor.reshape(()))
     return Value(to_the(tensor(base), power), base.shape, base.of_images, base.last)
@@ -124,8 +124,41 @@ def gelu(step: Step, values: list[Value]) -> Value:
 
 
 def convert(step: Step, values: list[Value]) -> Value:
-    """Conversion to a float type is the identity: a layer computes in a single dtype."""
+    """Conversion to a float type is the identity, except of booleans: a layer computes in a single dtype."""
     kind = str(step.attributes["destination_type"])
     if not (kind.startswith("f") or kind == "bf16"):
         raise TopworkError(f"it converts to integers ({kind})")
-    return values[0]
+    return each(lambda x: ops.cast(x, "float32") if _is_bool(x) else x)(step, values)
+
+
+def hard_sigmoid(step: Step, values: list[Value]) -> Value:
+    slope, offset = (float(numbers(value).reshape(())) for value in values[1:])
+    return each(lambda x: ops.clip(x * slope + offset, 0, 1))(step, values)
+
+
+def mish(x: Any) -> Any:
+    return x * ops.tanh(ops.softplus(x))
+
+
+def elu(step: Step, values: list[Value]) -> Value:
+    return each(lambda x: ops.elu(x, float(step.attributes["alpha"])))(step, values)
+
+
+def selu(step: Step, values: list[Value]) -> Value:
+    alpha, scale = (float(numbers(value).reshape(())) for value in values[1:])
+    return each(lambda x: scale * ops.elu(x, alpha))(step, values)
+
+
+def prelu(step: Step, values: list[Value]) -> Value:
+    """max(x, 0) + slope · min(x, 0); a row of slopes has one for each channel."""
+    value, slope = values
+    channels = value.shape[min(1, len(value.shape) - 1)]
+    if slope.shape == (channels,):
+        slope = with_shape(slope, (channels, *(1,) * (len(value.shape) - 2)))
+    return combined(lambda x, s: ops.relu(x) - s * ops.relu(-x), [value, slope], value.shape)
+
+
+def select(step: Step, values: list[Value]) -> Value:
+    if step.attributes["auto_broadcast"] == "pdpd":
+        raise TopworkError("it broadcasts as PaddlePaddle does")
+    return combined(ops.where, values, step.shapes[0])

@@ -1,6 +1,6 @@
 """A graph's computation as plain records, read from OpenVINO once, which a layer executes without the graph.
 
-The batch size is set to 1, so all shapes are known, and nodes that don't depend on the image are folded into
+The batch size is set to 1, so all shapes are known, and nodes that don't depend on the image's pixels are folded into
 constants. Each record keeps its node's index in the original graph, where trained constants are written back.
 """
 
@@ -14,13 +14,23 @@ import numpy as np
 
 from topwork.errors import InputError, TopworkError, one_of
 from topwork.graphs import features as graphs
+from topwork.graphs.trainable.fold import fold
 
 if TYPE_CHECKING:
     import openvino as ov
 
 HANDFUL = 4  # a constant with at most so many numbers (a mean per colour, a divisor) is not a weight
 WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}  # every float constant used by these is a weight
-SCALED = {"Add", "Subtract", "Multiply", "Divide"}  # every float constant larger than `HANDFUL` is a weight
+SHIFTED = {"Add", "Subtract", "ScaledDotProductAttention"}  # … if larger than `HANDFUL` and not a mask
+SCALED = {
+    "Multiply",
+    "Divide",
+    "PRelu",
+    "GroupNormalization",
+}  # … if larger, with a single axis longer than 1
+JOINED = {"Concat"}  # … if it is tokens (1, number, width) and not all numbers are equal
+MASKED = -100.0  # added to what attention must not see, or a lower number
+SPLIT = {"Split", "VariadicSplit"}  # operators with several outputs, each of which is a step of its own
 POINTWISE = "PointwiseConvolution"  # not an operator of OpenVINO: see `with_products`
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -36,7 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operator. `shapes` are those of its outputs for one image; `name` is its name in the graph."""
+    """One operator, or one output of a split (number `place.port`).
+
+    `shapes` are those of its outputs for one image, beginning with this one; `name` is its name in the graph.
+    """
 
     kind: str
     attributes: Mapping[str, Any]
@@ -77,7 +90,6 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
         TopworkError: the graph can't take a single image.
     """
     import openvino as ov
-    from openvino.passes import ConstantFolding, Manager
 
     result = _output(graph, output)
     if len(graph.inputs) != 1:
@@ -90,9 +102,8 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
         )  # folding keeps the name: "#7", or "#7.1" for a node with several outputs
     work = ov.Model([work.outputs[result].get_node().input_value(0)], work.get_parameters())
     _for_one_image(work)
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(work)
+    fold(work)
+    _check_sizes(work)
 
     steps: list[Step] = []
     constants: dict[Place, Constant] = {}
@@ -104,11 +115,15 @@ def read(graph: ov.Model, *, output: str | None = None) -> Plan:
         inputs = tuple(_source(value) for value in node.input_values())
         if kind == "Constant":
             constants[place] = _constant(node)
-        elif kind == "Convert" and inputs[0] in constants:  # weights stored in half precision
-            constants[place] = _converted(node, constants[inputs[0]].value)
-        else:
-            shapes = tuple(tuple(out.get_shape()) for out in node.outputs())
-            steps.append(Step(kind, dict(node.get_attributes()), inputs, place, shapes, names[place.node]))
+            continue
+        shapes = tuple(tuple(out.get_shape()) for out in node.outputs())
+        first = Step(kind, dict(node.get_attributes()), inputs, place, shapes, names[place.node])
+        steps.append(first)
+        if kind in SPLIT:
+            steps += [
+                replace(first, place=Place(place.node, port), shapes=shapes[port:])
+                for port in range(1, len(shapes))
+            ]
     image = _place(work.inputs[0].get_node().get_friendly_name())
     end = _source(work.outputs[0].get_node().input_value(0))
     _check_known([*(source for step in steps for source in step.inputs), end], steps, {image, *constants})
@@ -168,6 +183,9 @@ def _for_one_image(graph: ov.Model) -> None:
             raise TopworkError(
                 f"the graph can't take a single image (its input is {shape}): {error}"
             ) from error
+
+
+def _check_sizes(graph: ov.Model) -> None:
     dynamic = [
         out for node in graph.get_ordered_ops() for out in node.outputs() if out.partial_shape.is_dynamic
     ]
@@ -180,7 +198,7 @@ def _for_one_image(graph: ov.Model) -> None:
 
 
 def _check_known(used: list[Place], steps: list[Step], given: set[Place]) -> None:
-    """Check that only the first output of each operator is used."""
+    """Check that only the first output of each operator is used, except of splits."""
     made = {step.place: step for step in steps}
     for place in used:
         if place not in given and place not in made:
@@ -210,15 +228,29 @@ def _constant(node: Any) -> Constant:
     return Constant(value, *_use(node, value))
 
 
-def _converted(node: Any, value: Array) -> Constant:
-    value = value.astype(node.get_element_type().to_dtype())
-    return Constant(value, *_use(node, value))
-
-
 def _use(node: Any, value: Array) -> tuple[bool, str]:
-    """Whether the constant is a weight, and the kind of operator that uses it."""
+    """Whether the constant is a weight, and the kind of operator that uses it.
+
+    Not weights: the numbers that appended channels are filled with, rotary positions (a table with a number for every
+    token and channel, which are multiplied), and what hides tokens from attention.
+    """
     kinds = [target.get_node().get_type_name() for target in node.output(0).get_target_inputs()]
-    for kind in kinds:
-        if kind in WEIGHTED or (kind in SCALED and value.size > HANDFUL):
-            return value.dtype == np.float32, kind
-    return False, kinds[0] if kinds else ""
+    return next(((True, kind) for kind in kinds if _is_weight(value, kind)), (False, next(iter(kinds), "")))
+
+
+def _is_weight(value: Array, kind: str) -> bool:
+    if value.dtype != np.float32:
+        return False
+    if kind in WEIGHTED or value.size <= HANDFUL:
+        return kind in WEIGHTED
+    if kind in SCALED:
+        return value.squeeze().ndim == 1
+    if kind in JOINED:
+        return value.ndim == 3 and len(value) == 1 and bool(np.ptp(value))
+    return kind in SHIFTED and not _is_mask(value)
+
+
+def _is_mask(value: Array) -> bool:
+    """Whether the numbers are 0 where attention may see, and at most `MASKED` elsewhere; or some are infinite."""
+    low = value <= MASKED
+    return bool((low.any() and (low | (value == 0)).all()) or not np.isfinite(value).all())

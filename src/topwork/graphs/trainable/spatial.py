@@ -1,4 +1,4 @@
-"""Convolution, pooling and padding, with OpenVINO's rules for sizes and padding."""
+"""Convolution, pooling, padding and resizing, with OpenVINO's rules for sizes and padding."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import keras  # noqa: TID253
 import numpy as np
 
 from topwork.errors import TopworkError
+from topwork.graphs.trainable.interpolation import matrices
 from topwork.graphs.trainable.plan import Array, Step
 from topwork.graphs.trainable.values import (
     Value,
-    apart,
     axes_held,
     channels_last,
     numbers,
-    plain,
     product,
-    reshaped,
     tensor,
 )
 
@@ -178,16 +176,16 @@ def pad(step: Step, values: list[Value]) -> Value:
     return Value(x, step.shapes[0], value.of_images, value.last)
 
 
-def pick(step: Step, values: list[Value], axis: int, indices: Array) -> Value:
-    """Take `indices` along one of the graph's axes."""
+def interpolate(step: Step, values: list[Value]) -> Value:
+    """Resize, as a matrix product along each axis."""
     value = values[0]
-    axis %= len(value.shape)
-    indices = np.where(indices < 0, indices + value.shape[axis], indices)
-    if indices.ndim == 1 and not (value.of_images and axis == 0):
+    known = [numbers(given) for given in values[1:]]
+    for axis, matrix in matrices(step.attributes, known, value.shape, step.shapes[0]).items():
+        if value.of_images and axis == 0:
+            raise TopworkError("it resizes the axis of images")
         held = axes_held(value, [axis])[0]
-        return Value(ops.take(tensor(value), indices, axis=held), step.shapes[0], value.of_images, value.last)
-    value = plain(value)
-    if not value.of_images:
-        return Value(ops.take(tensor(value), indices, axis=axis), step.shapes[0], of_images=False)
-    x = ops.take(apart(value), indices, axis=axis + 1)
-    return Value(reshaped(x, step.shapes[0], of_images=True), step.shapes[0], of_images=True)
+        x = tensor(value)
+        x = product(ops.moveaxis(x, held, -1), ops.convert_to_tensor(matrix, dtype=x.dtype))
+        shape = (*value.shape[:axis], matrix.shape[1], *value.shape[axis + 1 :])
+        value = Value(ops.moveaxis(x, -1, held), shape, value.of_images, value.last)
+    return value

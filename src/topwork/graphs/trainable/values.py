@@ -61,9 +61,10 @@ def numbers(value: Value) -> Array:
 
 
 def tensor(value: Value, like: Any = None) -> Any:
-    """The value's tensor; an array is converted, to the dtype of `like`."""
+    """The value's tensor; an array is converted, to the dtype of `like` unless it is boolean."""
     if isinstance(value.tensor, np.ndarray):
         dtype = "float32" if like is None else keras.backend.standardize_dtype(like.dtype)
+        dtype = "bool" if value.tensor.dtype == bool else dtype
         return ops.convert_to_tensor(value.tensor, dtype=dtype)
     return ops.convert_to_tensor(value.tensor)
 
@@ -98,6 +99,8 @@ def with_shape(value: Value, shape: Shape) -> Value:
     value = plain(value)
     if value.shape == shape:
         return value
+    if isinstance(value.tensor, np.ndarray):
+        return constant(value.tensor.reshape(shape))
     return Value(reshaped(tensor(value), shape, value.of_images), shape, value.of_images)
 
 
@@ -125,6 +128,16 @@ def axes_held(value: Value, axes: Sequence[int]) -> list[int]:
     """The tensor's axes for the graph's `axes`, which may be negative."""
     rank = len(value.shape)
     return [value.order.index(axis % rank) for axis in axes]
+
+
+def along(function: Callable[[Any, tuple[int, ...]], Any], value: Value, axes: Sequence[int]) -> Value:
+    """Apply a function of a tensor and some of its axes that keeps the shape; `axes` are the graph's."""
+    axes = [axis % len(value.shape) for axis in axes]
+    held = axes_held(value, axes)
+    if value.of_images and 0 in axes:
+        x = function(apart(value), tuple(axis + 1 for axis in held))
+        return replace(value, tensor=reshaped(x, value.held, of_images=True))
+    return replace(value, tensor=function(tensor(value), tuple(held)))
 
 
 def product(x: Any, y: Any) -> Any:
