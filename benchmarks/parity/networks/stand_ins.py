@@ -1,6 +1,6 @@
 """Networks with random weights, as their libraries write them, and what the libraries make of four pictures.
 
-    .venv-networks/bin/python -m benchmarks.parity.networks.stand_ins FOLDER [NAME …]
+    .venv-networks/bin/python -m benchmarks.parity.networks.stand_ins FOLDER [NAME[@legacy|@dynamo] …]
 
 Each gets a folder with `config.json`, `model.safetensors` and what states its preprocessing, and `expected.npz`: the
 pictures as the library preprocesses them, and its features. All parameters are random, norms and layer scales too, so
@@ -46,7 +46,7 @@ def random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
             elif (id(value) in norms and last == "weight") or "gamma" in name or "lambda" in name:
                 new = 1 + noise / 5
             elif value.ndim > 1:
-                new = noise / max(1, value[0].numel()) ** 0.5
+                new = noise * (2 / max(1, value[0].numel())) ** 0.5
             elif last in ("running_mean", "bias") or value.ndim <= 1:
                 new = noise / 10
             else:
@@ -56,13 +56,59 @@ def random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def _hf(model: Any, processor: Any, **more: Any) -> Callable[[Path], dict[str, np.ndarray]]:
-    def write(folder: Path) -> dict[str, np.ndarray]:
+def settled(model: nn.Module, pixels: torch.Tensor) -> nn.Module:
+    """Batch norms with the statistics of pictures: else a deep network answers all pictures alike."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+        module.train()
+    with torch.no_grad():
+        if norms:
+            model(pixels)
+    return model.eval()
+
+
+def export(model: nn.Module, pixels: torch.Tensor, folder: Path, names: list[str], *, dynamo: bool) -> None:
+    """`onnx/model.onnx`, as the hub's converters write it: all four axes free, and every output."""
+    place = folder / "onnx" / "model.onnx"
+    place.parent.mkdir(exist_ok=True)
+    axes = dict(enumerate(("batch_size", "num_channels", "height", "width")))
+    told: dict[str, Any] = {"dynamo": dynamo, "input_names": ["pixel_values"], "output_names": names}
+    if not dynamo:
+        told["dynamic_axes"] = {"pixel_values": axes} | {name: {0: "batch_size"} for name in names}
+        told["opset_version"] = 17
+    torch.onnx.export(model, (pixels[:1],), place, **told)
+
+
+class Both(nn.Module):
+    """A model of Transformers with two outputs, as the hub's ONNX files have them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = self.model(pixels)
+        return out.last_hidden_state, out.pooler_output
+
+
+Writer = Callable[..., dict[str, np.ndarray]]
+
+
+def _hf(model: Any, processor: Any, **more: Any) -> Writer:
+    def write(folder: Path, onnx: str = "") -> dict[str, np.ndarray]:
         made = random_weights(model())
-        made.save_pretrained(folder)
         prepare = processor()
         prepare.save_pretrained(folder)
         pixels = torch.cat([prepare(open_picture(p), return_tensors="pt")["pixel_values"] for p in PICTURES])
+        settled(made, pixels)
+        if onnx:
+            base = getattr(made, made.base_model_prefix) if "ForImage" in type(made).__name__ else made
+            export(Both(base), pixels, folder, ["last_hidden_state", "pooler_output"], dynamo=onnx == "dynamo")
+            made.config.save_pretrained(folder)
+        else:
+            made.save_pretrained(folder)
         base = getattr(made, made.base_model_prefix) if "ForImage" in type(made).__name__ else made
         with torch.no_grad():
             out = base(pixels, **more)
@@ -72,14 +118,14 @@ def _hf(model: Any, processor: Any, **more: Any) -> Callable[[Path], dict[str, n
     return write
 
 
-def _timm(name: str, **more: Any) -> Callable[[Path], dict[str, np.ndarray]]:
-    def write(folder: Path) -> dict[str, np.ndarray]:
+def _timm(name: str, **more: Any) -> Writer:
+    def write(folder: Path, onnx: str = "") -> dict[str, np.ndarray]:
         made = random_weights(timm.create_model(name, **more))
-        save_for_hf(made, folder, safe_serialization=True)
-        config = json.loads((folder / "config.json").read_text())
-        pixels = torch.from_numpy(
-            np.stack([as_timm(open_picture(p), config["pretrained_cfg"]) for p in PICTURES])
-        )
+        pixels = torch.from_numpy(np.stack([as_timm(open_picture(p), made.pretrained_cfg) for p in PICTURES]))
+        save_for_hf(settled(made, pixels), folder, safe_serialization=True)
+        if onnx:
+            (folder / "model.safetensors").unlink()
+            export(made, pixels, folder, ["logits"], dynamo=onnx == "dynamo")
         with torch.no_grad():
             tokens = made.forward_features(pixels)
             last = made.forward_head(tokens, pre_logits=True)
@@ -105,7 +151,7 @@ class DinoV3Processor:
         place.write_text(json.dumps(told))
 
 
-STAND_INS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+STAND_INS: dict[str, Writer] = {
     "hf-vit": _hf(lambda: T.ViTModel(T.ViTConfig(**SMALL)), T.ViTImageProcessor),
     "hf-vit-384": _hf(
         lambda: T.ViTForImageClassification(T.ViTConfig(**SMALL, image_size=96, hidden_act="gelu_new")),
@@ -173,7 +219,8 @@ def main() -> None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            expected = STAND_INS[name](folder)
+            base, _, how = name.partition("@")  # such as hf-vit@legacy: its ONNX by torch's older exporter
+            expected = STAND_INS[base](folder, how)
         except Exception as error:  # the table says that this one could not be made
             print(f"{name}: {type(error).__name__}: {str(error)[:200]}", flush=True)
             continue

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from topwork.errors import InputError
+from topwork.graphs.fold import fold, is_antialiased
 from topwork.graphs.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
     shape = [1, size_px, size_px, 3] if entry.layout == "NHWC" else [1, 3, size_px, size_px]
     try:
         graph.reshape({graph.input(0): ov.PartialShape(shape)})
+        if _is_unsettled(graph):
+            _settle(graph, name)
         outputs = [tuple(output.shape) for output in graph.outputs]
         _check_shapes(graph)
     except RuntimeError as error:
@@ -182,6 +185,31 @@ def dress(graph: ov.Model, entry: ImageInput, *, size_px: int, pixels: Pixels, n
     apply_moc_transformations(dressed, False)
     dressed.validate_nodes_and_infer_types()
     return dressed
+
+
+def _is_unsettled(graph: ov.Model) -> bool:
+    """Whether shapes stay unknown though the picture's is fixed, or positions are resized with antialiasing."""
+    nodes = graph.get_ordered_ops()
+    shapes = (output.get_partial_shape() for node in nodes for output in node.outputs())
+    return any(shape.is_dynamic for shape in shapes) or any(map(is_antialiased, nodes))
+
+
+def _settle(graph: ov.Model, name: str) -> None:
+    """Fold all that the picture's pixels don't change. Raises `InputError` where antialiasing is left."""
+    from openvino._offline_transformations import apply_moc_transformations
+
+    fold(graph, widen=False)
+    if any(out.get_partial_shape().is_dynamic for node in graph.get_ordered_ops() for out in node.outputs()):
+        apply_moc_transformations(graph, False)
+        fold(graph, widen=False)
+        for node in graph.get_ordered_ops():
+            if any(out.get_partial_shape().is_dynamic for out in node.outputs()):
+                raise RuntimeError(f"what its {node.get_type_name()} {node.get_friendly_name()!r} gives has no fixed size")
+    if any(map(is_antialiased, graph.get_ordered_ops())):
+        raise InputError(
+            f"{name}: it resizes maps with antialiasing, which OpenVINO leaves out, so its features would be wrong; "
+            "take its weights (model.safetensors) instead, or export it without antialiasing"
+        )
 
 
 def _check_shapes(graph: ov.Model) -> None:

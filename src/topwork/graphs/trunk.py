@@ -62,8 +62,8 @@ def find_trunk(graph: ov.Model, *, name: str, pool: Pool = "auto") -> Trunk:
     """Reduce a network (as returned by `read.dress`) to its features. `graph` is consumed.
 
     Args:
-        pool: how a transformer's tokens become features; "auto" for its own pooler if that was trained, else the class
-            token, else the mean.
+        pool: how a transformer's tokens become features; "auto" for its own pooler if that was trained, else the
+            class token, else the mean.
 
     Raises:
         InputError: it has several outputs and none can be chosen, or its output is neither a vector nor a map.
@@ -158,7 +158,7 @@ def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | 
 
 
 def _untrained_pooler(outputs: list[Any]) -> bool:
-    """Whether there is a pooler as BERT has it, a dense layer and tanh on the class token: few checkpoints train it."""
+    """Whether there is a pooler as BERT has it, a dense layer and tanh on the class token: it is rarely trained."""
     for output in outputs:
         if "pooler_output" in output.get_names():
             return bool(output.get_node().input_value(0).get_node().get_type_name() == "Tanh")

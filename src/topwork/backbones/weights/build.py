@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topwork.backbones.weights.configs import Plan, plan_of
+from topwork.backbones.weights.configs import MOST_PX, Plan, plan_of
 from topwork.backbones.weights.network import Network, Weights
 from topwork.backbones.weights.safetensors import INDEX, SUFFIX, Tensors, read_tensors
 from topwork.errors import InputError
@@ -34,6 +34,8 @@ def build_network(
     tensors = _own(read_tensors(path), plan, shown)
     weights = Weights(tensors, shown=shown)
     size = size_px or plan.size_px or 224
+    if size > MOST_PX:
+        raise InputError(f"{shown}: it is made for pictures of {size} px; expected at most {MOST_PX}: --size")
     made = plan.build(weights, size, pool)
     if left := weights.left():
         told = ", ".join(sorted(left)[:3])
@@ -58,7 +60,7 @@ def read_config(path: Path, *, shown: str) -> Mapping[str, Any]:
         raise InputError(
             f"{shown}: expected {CONFIG} beside the weights, which says what network they are"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON; it can't be read ({str(error)[:100]})") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected a table of settings; got {type(config).__name__}")

@@ -1,58 +1,18 @@
-"""Where a patch lies, told to a transformer: learnt positions at another size, and rotary ones.
-
-Resampling follows `torch.nn.functional.interpolate` as the libraries call it: bicubic (Keys 1981) with a = −0.75 from
-the four nearest points, or with antialiasing a = −0.5, and wider where there are fewer points than before.
-"""
+"""Where a patch lies, told to a transformer: learnt positions at another size, and rotary ones."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from topwork.backbones.weights.layers import constant
 from topwork.errors import InputError
+from topwork.graphs.resampling import Resampling, resampled
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Resampling = Literal["bicubic", "bicubic_antialiased", "bilinear_antialiased"]
-
-
-def resampled(grid: Array, side: int, how: Resampling) -> Array:
-    """A square grid of vectors (G, G, D) at (side, side, D)."""
-    if grid.shape[0] == side:
-        return grid
-    rows = _kernel(grid.shape[0], side, how)
-    made: Array = np.einsum("ig,jh,ghd->ijd", rows, rows, grid.astype(np.float64), optimize=True)
-    return made.astype(np.float32)
-
-
-def _kernel(count: int, wanted: int, how: Resampling) -> Array:
-    """(wanted, count): how much of each point goes into each wanted one. Points beyond the edge are the edge's."""
-    scale = count / wanted
-    if how == "bicubic":
-        weights = np.zeros((wanted, count))
-        for i in range(wanted):
-            centre = (i + 0.5) * scale - 0.5
-            first = math.floor(centre) - 1
-            for j in range(first, first + 4):
-                weights[i, min(max(j, 0), count - 1)] += _cubic(centre - j, -0.75)
-        return weights
-    wide = max(scale, 1.0)
-    away = ((np.arange(wanted) + 0.5) * scale - 0.5)[:, None] - np.arange(count)
-    if how == "bilinear_antialiased":
-        weights = np.maximum(0, 1 - np.abs(away / wide))
-    else:
-        weights = np.vectorize(_cubic)(away / wide, -0.5)
-    return np.asarray(weights / weights.sum(1, keepdims=True))
-
-
-def _cubic(t: float, a: float) -> float:
-    t = abs(t)
-    if t < 1:
-        return ((a + 2) * t - (a + 3)) * t * t + 1
-    return (((t - 5) * t + 8) * t - 4) * a if t < 2 else 0.0
 
 
 def positions_for(
@@ -64,9 +24,9 @@ def positions_for(
         learnt: (P, D). The patches' positions come last and form a square.
         prefix: how many tokens stand before the patches; not all need have a position.
     """
-    for before in sorted({0, 1, prefix}):
-        trained = math.isqrt(len(learnt) - before)
-        if trained * trained == len(learnt) - before:
+    for before in sorted({0, min(1, prefix), prefix}):
+        trained = math.isqrt(max(len(learnt) - before, 0))
+        if trained and trained * trained == len(learnt) - before:
             grid = learnt[before:].reshape(trained, trained, -1)
             patches = resampled(grid, side, how).reshape(side * side, -1)
             return (learnt[:before] if before else None), patches

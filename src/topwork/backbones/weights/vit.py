@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from topwork.backbones.weights import layers
 from topwork.backbones.weights.layers import Activation, attend, constant, dense, mean, part, split_heads
 from topwork.backbones.weights.network import Array, Network, Weights, network, pixels_input
-from topwork.backbones.weights.positions import Resampling, Rope, positions_for, rotate
+from topwork.backbones.weights.positions import Rope, positions_for, rotate
 from topwork.errors import InputError
+from topwork.graphs.resampling import Resampling
 from topwork.recipe import Pool
 
 # The names of each part in the libraries; the first that is there is taken.
@@ -90,6 +93,16 @@ def build_vit(vit: Vit, weights: Weights, *, size_px: int, pool: Pool = "auto") 
     """
     pixels = pixels_input(size_px)
     tokens, prefix, side = _embedded(vit, weights, pixels)
+    if vit.heads < 1 or tokens.shape[2] % vit.heads:
+        raise InputError(
+            f"{weights.shown}: expected its width to be a multiple of its heads; it has {vit.heads} heads and a "
+            f"width of {tokens.shape[2]}"
+        )
+    if vit.rope and (vit.rope.width % 4 or vit.rope.width * vit.heads != tokens.shape[2]):
+        raise InputError(
+            f"{weights.shown}: expected rotary positions for {vit.heads} heads of a width of {tokens.shape[2]}, each "
+            f"a multiple of 4; they are for {vit.rope.width}"
+        )
     rotation = vit.rope.angles(side) if vit.rope else None
     below = next((name for name in BLOCKS if weights.under(name.format(0))), None)
     if below is None:
@@ -100,7 +113,6 @@ def build_vit(vit: Vit, weights: Weights, *, size_px: int, pool: Pool = "auto") 
         stages[f"stage{len(stages) + 1}"] = mean(part(tokens, 1, prefix, tokens.shape[1]), 1)
     tokens = _norm(vit, weights, found(weights, NORM_LAST), tokens)
     last, how = _pooled(vit, weights, tokens, prefix, vit.pool if pool == "auto" else pool)
-    last = _norm(vit, weights, found(weights, NORM_POOLED), last)
     weights.skip(*SKIPPED)
     outputs = stages | {"last": last}
     return network(pixels, outputs, stages=tuple(stages), signed=True, pooled=how)
@@ -120,23 +132,26 @@ def _embedded(vit: Vit, weights: Weights, pixels: Any) -> tuple[Any, int, int]:
         raise InputError(
             f"{weights.shown}: expected the tensors of a vision transformer; it has no patch embedding"
         )
-    kernel, size_px = weights(f"{name}.weight"), pixels.shape[2]
-    if kernel.ndim == 2:  # SigLIP 2: a dense layer on a patch's pixels, with the channels last
-        patch = math.isqrt(kernel.shape[1] // 3)
+    shape, size_px = weights.shape(f"{name}.weight"), pixels.shape[2]
+    if len(shape) == 2:  # SigLIP 2: a dense layer on a patch's pixels, with the channels last
+        patch = math.isqrt(shape[1] // 3)
+        kernel = weights(f"{name}.weight", shape[0], patch * patch * 3)
         kernel = kernel.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)
-    patch = kernel.shape[2]
+    else:
+        patch = shape[-1] if shape else 0
+        kernel = weights(f"{name}.weight", next(iter(shape), 0), 3, patch, patch)
     if size_px % patch:
         raise InputError(
             f"{weights.shown}: it takes pictures in patches of {patch} px; {size_px} px is no multiple of it: "
             f"--size {size_px // patch * patch or patch}"
         )
     side, width = size_px // patch, kernel.shape[0]
-    x = layers.convolve(pixels, kernel, weights.get(f"{name}.bias"), stride=patch)
+    x = layers.convolve(pixels, kernel, weights.get(f"{name}.bias", width), stride=patch)
     x = layers.transpose(layers.reshape(x, (1, width, side * side)), (0, 2, 1))
-    tokens = [weights(n).reshape(-1, width) for names in BEFORE if (n := found(weights, names, ""))]
+    tokens = [_rows(weights, n, width) for names in BEFORE if (n := found(weights, names, ""))]
     prefix = sum(map(len, tokens))
     if (where := found(weights, POSITIONS, "")) is not None:
-        learnt = weights(where).reshape(-1, width)
+        learnt = _rows(weights, where, width)
         first, patches = positions_for(learnt, side, prefix, vit.resampling, shown=weights.shown)
         x = op.add(x, constant(patches[None]))
         start = 0
@@ -148,6 +163,12 @@ def _embedded(vit: Vit, weights: Weights, pixels: Any) -> tuple[Any, int, int]:
     if tokens:
         x = op.concat([*(constant(token[None]) for token in tokens), x], 1)
     return _norm(vit, weights, found(weights, NORM_FIRST), x), prefix, side
+
+
+def _rows(weights: Weights, name: str, width: int) -> Array:
+    """A tensor of vectors, (D,), (N, D) or (1, N, D), as (N, D)."""
+    shape = weights.shape(name)
+    return weights(name, *{1: (), 3: (1, *shape[1:2])}.get(len(shape), shape[:1]), width).reshape(-1, width)
 
 
 class _Block:
@@ -163,51 +184,70 @@ class _Block:
         return op.add(x, self._scaled("scale2", self._mlp(self._normed("norm2", x))))
 
     def _attention(self, x: Any, prefix: int, rotation: tuple[Array, Array] | None) -> Any:
-        q, k, v = (split_heads(y, self._vit.heads) for y in self._queries_keys_values(x))
+        each = x.shape[2] // self._vit.heads
+        q, k, v = (split_heads(y, y.shape[2] // each) for y in self._queries_keys_values(x))
         q, k = self._normed("q_norm", q), self._normed("k_norm", k)
         if rotation is not None and self._vit.rope is not None:
             q, k = (rotate(y, rotation, prefix, halves=self._vit.rope.halves) for y in (q, k))
+        k, v = (self._shared(y) for y in (k, v))
         y = layers.join_heads(attend(q, k, v, scale=q.shape[3] ** -0.5))
-        return self._dense("proj", self._normed("attention_norm", y))
+        return self._dense("proj", self._normed("attention_norm", y), x.shape[2])
 
     def _queries_keys_values(self, x: Any) -> list[Any]:
-        name = self._found("qkv")
+        name, width = self._found("qkv"), x.shape[2]
         if name is None:
-            return [self._dense(one, x) for one in ("q", "k", "v")]
-        kernel, bias = self._weights(f"{name}.weight"), self._weights.get(f"{name}.bias")
-        kernels = kernel.reshape(3, -1, kernel.shape[1])
+            keys = width // self._key_groups(width)
+            return [self._dense(one, x, size) for one, size in (("q", width), ("k", keys), ("v", keys))]
+        kernel, bias = self._weights.dense(name, width, 3 * width)
+        kernels = kernel.reshape(3, width, width)
         if bias is not None:
             biases: list[Array | None] = list(bias.reshape(3, -1))
         else:  # EVA: the keys have none
             some = (
-                self._weights.get(f"{self._below}attn.q_bias"),
-                self._weights.get(f"{self._below}attn.v_bias"),
+                self._weights.get(f"{self._below}attn.q_bias", width),
+                self._weights.get(f"{self._below}attn.v_bias", width),
             )
             biases = [some[0], None, some[1]]
         return [dense(x, *both) for both in zip(kernels, biases, strict=True)]
+
+    def _key_groups(self, width: int) -> int:
+        """How many heads share their keys and values (Ainslie et al. 2023, arXiv:2305.13245)."""
+        name = self._found("k")
+        rows = next(iter(self._weights.shape(f"{name}.weight")), 0) if name else 0
+        shared = width // rows if rows else 1
+        return shared if shared and self._vit.heads % shared == 0 else 1
+
+    def _shared(self, x: Any) -> Any:
+        """Keys or values (1, heads / groups, N, d) as (1, heads, N, d)."""
+        from openvino import opset13 as op
+
+        if x.shape[1] == self._vit.heads:
+            return x
+        order = np.repeat(np.arange(x.shape[1]), self._vit.heads // x.shape[1])
+        return op.gather(x, constant(order), op.constant(np.int64(1)))
 
     def _mlp(self, x: Any) -> Any:
         from openvino import opset13 as op
 
         y, down = self._dense("fc1", x), self._found("fc2")
-        hidden = self._weights.shape(f"{down}.weight")[1] if down else y.shape[2]
+        hidden = self._weights.shape(f"{down}.weight")[-1] if down else y.shape[2]
         if self._found("gate") is not None:
-            y = op.multiply(layers.activate(self._dense("gate", x), self._vit.gate), y)
+            y = op.multiply(layers.activate(self._dense("gate", x, y.shape[2]), self._vit.gate), y)
         elif y.shape[2] == 2 * hidden:  # the gate, and what it lets through, in one
             gate = layers.activate(part(y, 2, 0, hidden), self._vit.gate)
             y = op.multiply(gate, part(y, 2, hidden, 2 * hidden))
         else:
             y = layers.activate(y, self._vit.activation)
-        return self._dense("fc2", self._normed("mlp_norm", y))
+        return self._dense("fc2", self._normed("mlp_norm", y), x.shape[2])
 
     def _found(self, part_name: str) -> str | None:
         return found(self._weights, BLOCK[part_name], below=self._below)
 
-    def _dense(self, part_name: str, x: Any) -> Any:
+    def _dense(self, part_name: str, x: Any, outputs: int | None = None) -> Any:
         name = (
             self._found(part_name) or self._below + BLOCK[part_name][-1]
         )  # the latter is then said to be missing
-        return dense(x, self._weights(f"{name}.weight"), self._weights.get(f"{name}.bias"))
+        return dense(x, *self._weights.dense(name, x.shape[2], outputs))
 
     def _normed(self, part_name: str, x: Any) -> Any:
         return _norm(self._vit, self._weights, self._found(part_name), x)
@@ -216,38 +256,43 @@ class _Block:
         from openvino import opset13 as op
 
         name = found(self._weights, BLOCK[part_name], "", below=self._below)
-        return x if name is None else op.multiply(x, constant(self._weights(name)))
+        return x if name is None else op.multiply(x, constant(self._weights(name, x.shape[2])))
 
 
 def _norm(vit: Vit, weights: Weights, name: str | None, x: Any) -> Any:
     """The norm of this name; without one, nothing changes."""
     if name is None:
         return x
+    width = list(x.shape)[-1]
     if vit.rms:
-        return layers.rms_norm(x, weights(f"{name}.weight"), vit.epsilon)
-    return layers.layer_norm(x, weights(f"{name}.weight"), weights.get(f"{name}.bias"), vit.epsilon)
+        return layers.rms_norm(x, weights(f"{name}.weight", width), vit.epsilon)
+    gain, shift = weights(f"{name}.weight", width), weights.get(f"{name}.bias", width)
+    return layers.layer_norm(x, gain, shift, vit.epsilon)
 
 
 def _pooled(vit: Vit, weights: Weights, tokens: Any, prefix: int, pool: Pool) -> tuple[Any, str]:
-    """The tokens (1, N, D) as one vector (1, D), and how, in words."""
+    """The tokens (1, N, D) as one vector (1, D), normalised where the norm comes after pooling; and how, in words."""
     from openvino import opset13 as op
 
+    norm = found(weights, NORM_POOLED)
     latent = found(weights, ("head.probe", "attn_pool.latent"), "")
+    classed = found(weights, BEFORE[0], "") is not None  # registers alone are none
     if pool == "pooler":
         if latent is None:
             raise InputError(
-                f"{weights.shown}: it has no pooler of its own; --pool mean" + " or cls" * bool(prefix)
+                f"{weights.shown}: it has no pooler of its own; --pool mean" + " or cls" * classed
             )
         x = tokens if vit.prefix_in_mean else part(tokens, 1, prefix, tokens.shape[1])
-        return _attention_pool(vit, weights, x), "pooled by attention"
+        return _norm(vit, weights, norm, _attention_pool(vit, weights, x)), "pooled by attention"
     if latent is not None:
         weights.skip("attn_pool.", "head.")
-    if pool in ("cls", "cls+mean") and not prefix:
+    if pool in ("cls", "cls+mean") and not classed:
         raise InputError(f"{weights.shown}: it has no class token; --pool mean" + " or pooler" * bool(latent))
-    first = mean(part(tokens, 1, 0, 2 if vit.distilled else 1), 1)
+    first = _norm(vit, weights, norm, mean(part(tokens, 1, 0, 2 if vit.distilled else 1), 1))
     if pool == "cls":
         return first, "the class token" + " and the distillation token, averaged" * vit.distilled
     patches = mean(tokens if vit.prefix_in_mean else part(tokens, 1, prefix, tokens.shape[1]), 1)
+    patches = _norm(vit, weights, norm, patches)
     if pool == "mean":
         return patches, "the mean of its patches"
     return op.concat([first, patches], 1), "the class token and the mean of its patches"
@@ -257,11 +302,12 @@ def _attention_pool(vit: Vit, weights: Weights, x: Any) -> Any:
     """One learnt query attends to all tokens, and an MLP follows (Zhai et al. 2022, arXiv:2106.04560)."""
     from openvino import opset13 as op
 
+    width = x.shape[2]
     if "head.probe" in weights:  # Transformers' names
         query, name, out, norm, mlp = "head.probe", "head.attention", "out_proj", "head.layernorm", "head.mlp"
-        kernels = weights(f"{name}.in_proj_weight").reshape(3, -1, x.shape[2])
-        biases = weights(f"{name}.in_proj_bias").reshape(3, -1)
-        asked = dense(constant(weights(query)), kernels[0], biases[0])
+        kernels = weights(f"{name}.in_proj_weight", 3 * width, width).reshape(3, width, width)
+        biases = weights(f"{name}.in_proj_bias", 3 * width).reshape(3, width)
+        asked = dense(constant(weights(query, 1, 1, width)), kernels[0], biases[0])
         keys, values = (dense(x, kernels[i], biases[i]) for i in (1, 2))
     else:
         query, name, out, norm, mlp = (
@@ -271,16 +317,15 @@ def _attention_pool(vit: Vit, weights: Weights, x: Any) -> Any:
             "attn_pool.norm",
             "attn_pool.mlp",
         )
-        asked = constant(weights(query))
+        asked = constant(weights(query, 1, 1, width))
         if "attn_pool.q.weight" in weights:
-            asked = dense(asked, weights("attn_pool.q.weight"), weights.get("attn_pool.q.bias"))
-        both = dense(x, weights("attn_pool.kv.weight"), weights.get("attn_pool.kv.bias"))
-        width = both.shape[2] // 2
+            asked = dense(asked, *weights.dense("attn_pool.q", width, width))
+        both = dense(x, *weights.dense("attn_pool.kv", width, 2 * width))
         keys, values = part(both, 2, 0, width), part(both, 2, width, 2 * width)
     q, k, v = (split_heads(y, vit.heads) for y in (asked, keys, values))
     y = layers.join_heads(attend(q, k, v, scale=q.shape[3] ** -0.5))
-    y = dense(y, weights(f"{name}.{out}.weight"), weights(f"{name}.{out}.bias"))
+    y = dense(y, *weights.dense(f"{name}.{out}", width, width))
     z = _norm(vit, weights, norm if f"{norm}.weight" in weights else None, y)
-    z = layers.activate(dense(z, weights(f"{mlp}.fc1.weight"), weights(f"{mlp}.fc1.bias")), vit.activation)
-    y = op.add(y, dense(z, weights(f"{mlp}.fc2.weight"), weights(f"{mlp}.fc2.bias")))
-    return layers.reshape(part(y, 1, 0, 1), (1, y.shape[2]))
+    z = layers.activate(dense(z, *weights.dense(f"{mlp}.fc1", width)), vit.activation)
+    y = op.add(y, dense(z, *weights.dense(f"{mlp}.fc2", z.shape[2], width)))
+    return layers.reshape(part(y, 1, 0, 1), (1, width))

@@ -14,7 +14,7 @@ from topwork.exports.contents import HEAD, KEY, Contents
 from topwork.exports.onnx.builder import OPSET, GraphBuilder, onnx_type
 from topwork.exports.onnx.nodes import write_node
 from topwork.exports.quantise import quantised
-from topwork.graphs.trainable.fold import fold
+from topwork.graphs.fold import fold
 
 if TYPE_CHECKING:
     import openvino as ov

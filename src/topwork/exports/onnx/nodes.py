@@ -190,6 +190,7 @@ WRITERS: Mapping[str, Writer] = {
             "Sign": "Sign",
             "Negative": "Neg",
             "Floor": "Floor",
+            "IsNaN": "IsNaN",
             "Ceiling": "Ceil",
             "Tanh": "Tanh",
             "Relu": "Relu",

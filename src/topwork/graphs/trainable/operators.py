@@ -64,6 +64,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Sign": each(ops.sign),
     "Negative": each(ops.negative),
     "Floor": each(ops.floor),
+    "IsNaN": each(ops.isnan),
     "Ceiling": each(ops.ceil),
     "Tanh": each(ops.tanh),
     "Clamp": elementwise.clamp,

@@ -14,7 +14,7 @@ import numpy as np
 
 from topwork.errors import InputError, TopworkError, one_of
 from topwork.graphs import features as graphs
-from topwork.graphs.trainable.fold import fold
+from topwork.graphs.fold import fold
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -11,7 +11,7 @@ from openvino import opset13 as op
 
 from small_graphs import COUNT, Body, graph_of, ints, normal, run_graph
 from topwork.exports.onnx.file import convert
-from topwork.graphs.trainable.fold import fold
+from topwork.graphs.fold import fold
 from topwork.graphs.trainable.layer import GraphLayer, patch
 from topwork.graphs.trainable.plan import read
 

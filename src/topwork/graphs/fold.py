@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topwork.graphs.resampling import Resampling, kernel
+
 if TYPE_CHECKING:
     import openvino as ov
 
@@ -32,6 +34,33 @@ def fold(graph: ov.Model, *, widen: bool = True) -> None:
     graph.validate_nodes_and_infer_types()
 
 
+def is_antialiased(node: Any) -> bool:
+    """Whether a node resizes with antialiasing in a way that OpenVINO's processor plugin leaves out."""
+    if node.get_type_name() != "Interpolate":
+        return False
+    told = node.get_attributes()
+    return bool(told.get("antialias")) and told.get("mode") in ("cubic", "linear_onnx")
+
+
+def _antialiased(node: Any) -> list[ov.Tensor] | None:
+    """A constant resized as the network's library does it; None if it isn't one, or lies on another grid."""
+    import openvino as ov
+
+    told, source = node.get_attributes(), node.input_value(0).get_node()
+    if source.get_type_name() != "Constant" or "half_pixel" not in str(
+        told["coordinate_transformation_mode"]
+    ):
+        return None
+    value = np.asarray(source.data, np.float64)
+    how: Resampling = "bicubic_antialiased" if told["mode"] == "cubic" else "bilinear_antialiased"
+    for axis, wanted in enumerate(node.output(0).shape):
+        if value.shape[axis] != wanted:
+            value = np.moveaxis(
+                np.moveaxis(value, axis, -1) @ kernel(value.shape[axis], wanted, how).T, -1, axis
+            )
+    return [ov.Tensor(np.ascontiguousarray(value, node.get_output_element_type(0).to_dtype()))]
+
+
 def _is_widened(node: Any) -> bool:
     """Whether it converts weights that are stored in at most 16 bits."""
     return bool(node.get_type_name() == "Convert" and node.get_input_element_type(0).size <= 2)
@@ -49,6 +78,8 @@ def _values(node: Any) -> list[ov.Tensor] | None:
         return None if shape.is_dynamic else [ov.Tensor(np.array(shape.to_shape(), dtype))]
     if kind == "ConvertLike" and inputs[0].get_node().get_type_name() == "Constant":
         return [ov.Tensor(inputs[0].get_node().data.astype(node.get_output_element_type(0).to_dtype()))]
+    if is_antialiased(node):
+        return _antialiased(node)
     first = _evaluated(node, inputs, 2)
     if first is None or all(value.get_node().get_type_name() == "Constant" for value in inputs):
         return first
