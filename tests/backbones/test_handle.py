@@ -76,6 +76,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "tfhub_module.pb").touch()
     (tmp_path / "net.pt").touch()
+    folder = "expected a SavedModel folder, or one with model.safetensors; it holds neither"
     files = "a file that ends in .onnx, .tflite, .xml, .keras or .safetensors"
     for text, message in (
         ("efficientnet-lite9", "unknown backbone 'efficientnet-lite9'; did you mean 'efficientnet-lite"),
@@ -93,8 +94,8 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("kerashub:", "expected kerashub:PRESET; got 'kerashub:'"),
         ("gone.onnx", f"no such file or folder: gone.onnx; expected a SavedModel folder or {files}"),
         ("no/such", "no such file or folder: no/such"),
-        ("empty", "empty: expected a SavedModel folder, or one with model.safetensors; it holds neither (it is empty)"),
-        ("full", "full: expected a SavedModel folder, or one with model.safetensors; it holds neither: unpack it, or name one of"),
+        ("empty", f"empty: {folder} (it is empty)"),
+        ("full", f"full: {folder}: unpack it, or name one of"),
         ("old", "old: a module of TF1's format without its saved_model.pb; fetch it whole"),
         ("net.pt", f"net.pt: expected {files}, or a SavedModel folder"),
     ):  # fmt: skip

@@ -13,14 +13,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parity.networks import torchvision_stub  # noqa: F401  (timm imports torchvision)
-
-import timm  # noqa: I001
 import torch
 from torch import nn
 
+from benchmarks.parity.networks.torchvision_stub import timm
+
 TABLE = Path(__file__).parents[3] / "src/topwork/backbones/weights/timm_transformers.tsv"
-ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu", "ReLU": "relu"}
+ACTIVATIONS = {
+    "GELU": "gelu",
+    "GELUTanh": "gelu_tanh",
+    "QuickGELU": "quick_gelu",
+    "SiLU": "silu",
+    "ReLU": "relu",
+}
 MODULES = ("vision_transformer", "deit", "eva", "swin_transformer")
 POOLS = {"token": "cls", "avg": "mean", "map": "pooler"}
 
@@ -126,7 +131,9 @@ def swin(model: Any) -> dict[str, Any]:
         raise UnknownPart("pool")
     return {
         "heads": [s.blocks[0].attn.num_heads for s in stages],
-        "window": block.target_window_size[0] if hasattr(block, "target_window_size") else block.window_size[0],
+        "window": block.target_window_size[0]
+        if hasattr(block, "target_window_size")
+        else block.window_size[0],
         "activation": activation(block.mlp.act),
         "epsilon": block.norm1.eps,
     }

@@ -54,7 +54,7 @@ def as_timm(image: Image.Image, told: dict[str, Any]) -> np.ndarray:
         short, long = min(width, height), max(width, height)
         sides = (scaled, int(scaled * long / short))
         image = image.resize(sides if width <= height else sides[::-1], how)
-    left, top = (int(round((n - side) / 2.0)) for n in image.size)
+    left, top = (round((n - side) / 2.0) for n in image.size)
     image = image.crop((left, top, left + side, top + side))
     x = np.asarray(image, np.float32) / 255
     x = (x - np.array(told["mean"], np.float32)) / np.array(told["std"], np.float32)

@@ -15,16 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parity.networks import torchvision_stub  # noqa: F401  (timm imports torchvision)
-
-import numpy as np  # noqa: I001
-import timm
+import numpy as np
 import torch
-import transformers as T
-from timm.models._hub import save_for_hf
+import transformers as T  # noqa: N812
 from torch import nn
 
 from benchmarks.parity.networks.pictures import PICTURES, as_timm, open_picture
+from benchmarks.parity.networks.torchvision_stub import timm
 
 SMALL = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 160}
 
@@ -105,7 +102,9 @@ def _hf(model: Any, processor: Any, **more: Any) -> Writer:
         settled(made, pixels)
         if onnx:
             base = getattr(made, made.base_model_prefix) if "ForImage" in type(made).__name__ else made
-            export(Both(base), pixels, folder, ["last_hidden_state", "pooler_output"], dynamo=onnx == "dynamo")
+            export(
+                Both(base), pixels, folder, ["last_hidden_state", "pooler_output"], dynamo=onnx == "dynamo"
+            )
             made.config.save_pretrained(folder)
         else:
             made.save_pretrained(folder)
@@ -122,7 +121,7 @@ def _timm(name: str, **more: Any) -> Writer:
     def write(folder: Path, onnx: str = "") -> dict[str, np.ndarray]:
         made = random_weights(timm.create_model(name, **more))
         pixels = torch.from_numpy(np.stack([as_timm(open_picture(p), made.pretrained_cfg) for p in PICTURES]))
-        save_for_hf(settled(made, pixels), folder, safe_serialization=True)
+        timm.models._hub.save_for_hf(settled(made, pixels), folder, safe_serialization=True)
         if onnx:
             (folder / "model.safetensors").unlink()
             export(made, pixels, folder, ["logits"], dynamo=onnx == "dynamo")
@@ -199,14 +198,16 @@ STAND_INS: dict[str, Writer] = {
 } | {
     f"timm-{name}": _timm(name)
     for name in (
-        "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2",
-        "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224", "vit_base_patch32_clip_224", "deit3_small_patch16_224",
-        "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224", "eva02_tiny_patch14_336", "vit_wee_patch16_reg1_gap_256",
+        "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "vit_small_patch14_dinov2",
+        "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224",
+        "vit_base_patch32_clip_224", "deit3_small_patch16_224", "deit_tiny_distilled_patch16_224",
+        "eva02_tiny_patch14_224", "eva02_tiny_patch14_336", "vit_wee_patch16_reg1_gap_256",
         "vit_betwixt_patch16_reg4_gap_256", "swin_tiny_patch4_window7_224", "swin_s3_tiny_224",
-        "convnext_atto", "convnextv2_atto", "convnext_tiny", "resnet18", "resnet50", "resnext50_32x4d", "seresnet50",
-        "resnet50d", "regnetx_002", "regnety_002", "efficientnet_b0", "efficientnetv2_rw_t", "tf_efficientnetv2_b0",
-        "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small",
-        "mobilenetv4_hybrid_medium", "efficientnet_lite0", "mnasnet_100", "lcnet_050",
+        "convnext_atto", "convnextv2_atto", "convnext_tiny", "resnet18", "resnet50", "resnext50_32x4d",
+        "seresnet50", "resnet50d", "regnetx_002", "regnety_002", "efficientnet_b0", "efficientnetv2_rw_t",
+        "tf_efficientnetv2_b0", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100",
+        "mobilenetv4_conv_small", "mobilenetv4_hybrid_medium", "efficientnet_lite0", "mnasnet_100",
+        "lcnet_050",
     )
 }  # fmt: skip
 

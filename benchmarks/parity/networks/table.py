@@ -1,11 +1,11 @@
 """Every stand-in network, as it lies: is it read, are its pixels and features the library's, tuned, exported?
 
-    .venv-networks/bin/python -m benchmarks.parity.networks.stand_ins FOLDER          (torch==2.13.0, timm, transformers)
-    python -m benchmarks.parity.networks.table FOLDER [--only TEXT] [--exports onnx litert …] [--out docs/networks.md]
+    .venv-networks/bin/python -m benchmarks.parity.networks.stand_ins FOLDER
+    python -m benchmarks.parity.networks.table FOLDER [--only NAME …] [--tune] [--exports onnx litert …] [--out ROWS]
 
-`stand_ins` writes repositories with random weights and what their library makes of four pictures: the picture after
-preprocessing, and the features. A row is green where both agree: pixels to 1e-5 of their range, features to 1e-4 of the
-largest, in f32.
+`stand_ins` (torch==2.13.0, timm and transformers without their torchvision, safetensors, onnx, onnxscript) writes
+repositories with random weights and what their library makes of four pictures: the picture after preprocessing, and
+the features. Pixels may differ by 1e-5 of their range, features by 1e-4 of the largest, in f32.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default="", help="those whose names hold this text")
+    parser.add_argument("--only", nargs="*", help="those with these names")
     parser.add_argument("--exports", nargs="*", default=[], choices=FORMATS)
     parser.add_argument("--tune", action="store_true", help="compare the Keras layer, too")
     parser.add_argument("--out", type=Path, help="where the rows are kept, as JSON lines")
     told = parser.parse_args()
     for folder in sorted(told.folder.iterdir()):
-        if told.only in folder.name and (folder / "expected.npz").exists():
+        if (not told.only or folder.name in told.only) and (folder / "expected.npz").exists():
             row = {"name": folder.name} | measure(folder, told.tune, tuple(told.exports))
             print(json.dumps(row), flush=True)
             if told.out:
@@ -145,13 +145,11 @@ def _exported(handle: str, exports: tuple[str, ...]) -> dict[str, str]:
         )
         topwork.train(str(photos), run, recipe=recipe)
         for kind in exports:
-            began = time.perf_counter()
             try:
-                topwork.export(run, kind, photos=str(photos))
+                topwork.export(run, Path(place) / kind, format=kind)
                 row[kind] = ""
             except Exception as error:
                 row[kind] = f"{type(error).__name__}: {str(error)[:200]}"
-            row[f"{kind}_s"] = str(round(time.perf_counter() - began, 1))
     return row
 
 

@@ -10,7 +10,7 @@ import enum
 import importlib.machinery
 import sys
 import types
-from typing import Any
+from typing import Any, ClassVar
 
 PARTS = (
     "torchvision",
@@ -44,7 +44,7 @@ class InterpolationMode(enum.Enum):
 
 class _Module(types.ModuleType):
     __version__ = "0.28.0"
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -52,16 +52,18 @@ class _Module(types.ModuleType):
         return InterpolationMode if name == "InterpolationMode" else Anything
 
 
-def _import_timm() -> None:
+def _import_timm() -> Any:
     for name in PARTS:
         module = _Module(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules[name] = module
     try:
-        import timm  # noqa: F401
+        import timm
+        import timm.models._hub
     finally:
         for name in PARTS:
             sys.modules.pop(name, None)
+    return timm
 
 
-_import_timm()
+timm = _import_timm()

@@ -87,6 +87,7 @@ class Backbone:
     facts: BackboneFacts
     graph: ov.Model
     assumed: tuple[str, ...] = ()
+    pixels_assumed: bool = False
 
 
 def load_backbone(
@@ -178,7 +179,7 @@ def backbone_of(module: Module, *, fit: Framing, views: Views, precision: Precis
         fingerprint=_fingerprint(graph, fit, precision, half=True),
         half=True,
     )
-    return Backbone(facts, graph, module.assumed)
+    return Backbone(facts, graph, module.assumed, module.pixels.how == "assumed")
 
 
 def retuned(backbone: Backbone, graph: ov.Model, tuned: str, *, beside: bool = False) -> Backbone:

@@ -173,7 +173,7 @@ def _convolution(step: Step, image: Value, kernel: Array, bias: Array | None) ->
         "padding": "same" if own else "valid",
         "dilation_rate": window.dilations,
         "use_bias": bias is not None,
-        "name": f"{step.kind.lower()}_{step.place.node}",
+        "name": f"node{step.place.node}_{step.kind.lower()}",
     }
     if grouped and kernel.shape[2] == 1 and even:
         layer = keras.layers.DepthwiseConv2D(depth_multiplier=kernel.shape[1], **options)
@@ -196,7 +196,7 @@ def _dense(step: Step, value: Value, weight: Array, bias: Array | None) -> Value
     from topwork.graphs.trainable.values import Value, plain, reshaped, tensor
 
     weight = weight.T if step.attributes["transpose_b"] else weight
-    layer = keras.layers.Dense(weight.shape[1], use_bias=bias is not None, name=f"matmul_{step.place.node}")
+    layer = keras.layers.Dense(weight.shape[1], use_bias=bias is not None, name=f"node{step.place.node}_matmul")
     x = layer(tensor(plain(value)))
     layer.set_weights([weight, *([] if bias is None else [bias])])
     return Value(reshaped(x, step.shapes[0], of_images=True), step.shapes[0], of_images=True)

@@ -204,7 +204,8 @@ def _settle(graph: ov.Model, name: str) -> None:
         fold(graph, widen=False)
         for node in graph.get_ordered_ops():
             if any(out.get_partial_shape().is_dynamic for out in node.outputs()):
-                raise RuntimeError(f"what its {node.get_type_name()} {node.get_friendly_name()!r} gives has no fixed size")
+                shown = f"{node.get_type_name()} {node.get_friendly_name()!r}"
+                raise RuntimeError(f"what its {shown} gives has no fixed size")
     if any(map(is_antialiased, graph.get_ordered_ops())):
         raise InputError(
             f"{name}: it resizes maps with antialiasing, which OpenVINO leaves out, so its features would be wrong; "

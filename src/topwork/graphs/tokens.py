@@ -32,7 +32,7 @@ def before_patches(count: int) -> int | None:
 
 
 def pooled(source: Any, pool: Pool, name: str) -> tuple[Any, str]:
-    """Tokens (1, N, D) as one vector (1, D), and how, in words. "auto": the class token if there is one, else the mean.
+    """Tokens (1, N, D) as one vector (1, D), and how, in words. "auto": the class token if there is one, or the mean.
 
     Raises:
         InputError: it has no class token, or no pooler.

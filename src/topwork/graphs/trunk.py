@@ -115,7 +115,8 @@ def _choose_output(graph: ov.Model, name: str, pool: Pool) -> Any:
     if len(outputs) == 1:
         return outputs[0]
     rows = [o for o in outputs if len(o.shape) == 3]
-    if len(rows) == 1 and (pool not in ("auto", "pooler") or _untrained_pooler(outputs)):
+    own = pool == "pooler" or (pool == "auto" and not _untrained_pooler(outputs))
+    if len(rows) == 1 and not own:
         return rows[0]
     for wanted in FEATURE_NAMES:
         for output in outputs:

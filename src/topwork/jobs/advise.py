@@ -51,7 +51,7 @@ def advise(data: Dataset | str | Path, *, recipe: Recipe | None = None, watch: W
     splits_of(
         dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed
     )  # fail before the work
-    backbone = backbone_for(recipe, watch)
+    backbone = backbone_for(dataset, recipe, watch)
     with features_of(dataset, backbone, recipe, watch, clock) as (features, _):  # split as in training
         splits = splits_of(features.dataset, test=wanted.test, validation=wanted.validation, seed=wanted.seed)
         return advise_on(features, splits, backbone, recipe=recipe, watch=watch)

@@ -46,7 +46,7 @@ def audit(
     folder = _folder(out)
     with clock.time("load"):
         dataset = dataset_of(data, recipe)
-        backbone = backbone_for(recipe, watch)
+        backbone = backbone_for(dataset, recipe, watch)
     recipe = replace(recipe, split=replace(recipe.split, copies=True))
     with features_of(dataset, backbone, recipe, watch, clock) as (_, checked):
         assert checked is not None

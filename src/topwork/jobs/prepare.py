@@ -14,6 +14,7 @@ from topwork.data.sources import load
 from topwork.features.extract import Features, extract, open_store
 from topwork.features.store import Store
 from topwork.jobs.clock import Clock
+from topwork.jobs.pixels import with_fitting_pixels
 from topwork.progress import Watch
 from topwork.recipe import Recipe
 from topwork.storage.cache import info, size_text
@@ -24,12 +25,12 @@ def dataset_of(data: Dataset | str | Path, recipe: Recipe) -> Dataset:
     return data if isinstance(data, Dataset) else load(data, group_by=recipe.split.group_by)
 
 
-def backbone_for(recipe: Recipe, watch: Watch) -> Backbone:
-    """The recipe's network, downloaded if necessary."""
+def backbone_for(dataset: Dataset, recipe: Recipe, watch: Watch) -> Backbone:
+    """The recipe's network, downloaded if necessary, with pixels that fit the photos where nothing states them."""
     backbone = backbone_from(recipe.backbone, progress=watch.download(recipe.backbone.handle), say=watch.say)
     for note in backbone.assumed:
         watch.say(f"{backbone.facts.handle}: {note}")
-    return backbone
+    return with_fitting_pixels(backbone, dataset, recipe, watch)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def train(
         dataset = dataset_of(data, recipe)
         if fixes is not None:
             dataset = apply_fixes(dataset, Path(fixes))
-        backbone = backbone_for(recipe, watch)
+        backbone = backbone_for(dataset, recipe, watch)
         _splits(dataset, recipe)  # fail before the work
         make_folder(out)
     with features_of(dataset, backbone, recipe, watch, clock) as (features, checked):
