@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "tfhub_module.pb").touch()
     (tmp_path / "net.pt").touch()
-    folder = "expected a SavedModel folder, or one with model.safetensors; it holds neither"
+    folder = "expected a SavedModel folder, or one with model.safetensors or onnx/model.onnx; it holds none"
     files = "a file that ends in .onnx, .tflite, .xml, .keras or .safetensors"
     for text, message in (
         ("efficientnet-lite9", "unknown backbone 'efficientnet-lite9'; did you mean 'efficientnet-lite"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from topwork.backbones import efficientnet_lite as builtin
 from topwork.backbones.conversion.kept import Converted, converted
 from topwork.backbones.hub.catalog import look_up
-from topwork.backbones.hub.handle import SUFFIXES, WEIGHTS, Handle, parse
+from topwork.backbones.hub.handle import SUFFIXES, USUAL, Handle, parse
 from topwork.backbones.hub.resolve import Progress, Say, resolve
 from topwork.backbones.preprocessing import FILES, Preprocessing, read_preprocessing
 from topwork.backbones.weights.build import build_network, is_weights
@@ -209,7 +209,7 @@ def license_of(path: Path) -> str:
     if card is not None:
         head = card.read_text(encoding="utf-8", errors="replace")[:20_000].split("\n---", 1)[0]
         if head.startswith("---") and (
-            found := re.search(r"^license: *[\"']?([\w.-]{2,40})", head, re.MULTILINE)
+            found := re.search(r"^license: *[\"']?([\w.-]{2,40})(?![\w.-])", head, re.MULTILINE)
         ):
             return found[1]
     return UNSTATED
@@ -297,9 +297,9 @@ def _locate(path: Path, name: str) -> Path:
     """The module in what was fetched: the folder itself, or the one SavedModel or file in it."""
     if path.is_file() or (path / "saved_model.pb").is_file():
         return path
-    weights = [path / one for one in WEIGHTS if (path / one).is_file()]
-    if weights:
-        return weights[0]
+    usual = [path / one for one in USUAL if (path / one).is_file()]
+    if usual:
+        return usual[0]
     inside = [p.parent for p in sorted(path.rglob("saved_model.pb"))]
     inside += [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in SUFFIXES]
     if len(inside) != 1:

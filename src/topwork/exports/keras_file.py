@@ -196,7 +196,9 @@ def _dense(step: Step, value: Value, weight: Array, bias: Array | None) -> Value
     from topwork.graphs.trainable.values import Value, plain, reshaped, tensor
 
     weight = weight.T if step.attributes["transpose_b"] else weight
-    layer = keras.layers.Dense(weight.shape[1], use_bias=bias is not None, name=f"node{step.place.node}_matmul")
+    layer = keras.layers.Dense(
+        weight.shape[1], use_bias=bias is not None, name=f"node{step.place.node}_matmul"
+    )
     x = layer(tensor(plain(value)))
     layer.set_weights([weight, *([] if bias is None else [bias])])
     return Value(reshaped(x, step.shapes[0], of_images=True), step.shapes[0], of_images=True)

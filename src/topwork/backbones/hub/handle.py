@@ -26,7 +26,11 @@ from topwork.errors import InputError
 Kind = Literal["builtin", "url", "kaggle", "keras", "kerashub", "hf", "path"]
 PREFIXES: tuple[Kind, ...] = ("kaggle", "keras", "kerashub", "hf")
 SUFFIXES = (".onnx", ".tflite", ".xml", ".keras", ".safetensors")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # beside a config.json
+# Taken of a repository, or of its folder, where none is named: the first that is there; weights beside a config.json.
+USUAL = (
+    *("model.safetensors", "model.safetensors.index.json", "onnx/model.onnx", "onnx/vision_model.onnx"),
+    *("model.onnx", "vision_model.onnx"),
+)
 FORMS = (
     *LITES,
     "https://…",
@@ -121,16 +125,16 @@ def _prefixed(kind: Kind, rest: str, text: str) -> Handle:
 
 def _path(path: Path, text: str) -> Handle:
     if path.is_dir():
-        if not any((path / name).is_file() for name in ("saved_model.pb", *WEIGHTS)):
+        if not any((path / name).is_file() for name in ("saved_model.pb", *USUAL)):
             if (path / "tfhub_module.pb").is_file():
                 raise InputError(
                     f"{text}: a module of TF1's format without its saved_model.pb; fetch it whole"
                 )
             raise InputError(
-                f"{text}: expected a SavedModel folder, or one with model.safetensors; it holds neither"
+                f"{text}: expected a SavedModel folder, or one with {USUAL[0]} or {USUAL[2]}; it holds none"
                 + (": unpack it, or name one of its files" if any(path.iterdir()) else " (it is empty)")
             )
-    elif path.suffix.lower() not in SUFFIXES and path.name not in WEIGHTS:
+    elif path.suffix.lower() not in SUFFIXES and path.name not in USUAL:
         raise InputError(f"{text}: expected {_files()}, or a SavedModel folder")
     return Handle("path", text)
 

@@ -14,16 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from topwork.backbones.hub.foreign import Found, keep, one_line
+from topwork.backbones.hub.handle import USUAL
 from topwork.backbones.hub.record import DamagedModule, files_below, sha256_of
 from topwork.errors import InputError, MissingExtra, TopworkError, one_of
 
 SUFFIXES = (".xml", ".onnx", ".tflite", ".keras", ".safetensors")
 INDEX = ".safetensors.index.json"
-# Taken where a handle names none of several, the first that is there.
-USUAL = (
-    *("model.safetensors", "model.safetensors.index.json", "onnx/model.onnx", "onnx/vision_model.onnx"),
-    *("model.onnx", "vision_model.onnx"),
-)
 # What states a module's preprocessing, settings and licence.
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
 SAVED_MODEL, CONFIG = "saved_model.pb", "config.json"

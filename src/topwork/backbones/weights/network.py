@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork.backbones.weights.safetensors import Tensors
+from topwork.backbones.weights.safetensors import FLOATS, Tensors
 from topwork.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,25 +49,40 @@ class Weights:
         """The tensor, float32; with `shape`, it must be that.
 
         Raises:
-            InputError: there is none of this name, or it has another shape.
+            InputError: there is none of this name, it has another shape, or it is not of floating-point numbers.
         """
         if name not in self._tensors:
             raise InputError(
                 f"{self.shown}: expected a tensor {name}, as networks of this kind have; there is none"
             )
-        if shape and self._tensors.shape(name) != shape:
-            found = list(self._tensors.shape(name))
-            raise InputError(f"{self.shown}: expected {name} with the shape {list(shape)}; it is {found}")
+        found, dtype = self._tensors.shape(name), self._tensors.dtype(name)
+        if shape and found != shape:
+            raise InputError(
+                f"{self.shown}: expected {name} with the shape {list(shape)}; it is {list(found)}"
+            )
+        if 0 in found or dtype not in FLOATS:
+            raise InputError(
+                f"{self.shown}: expected {name} as floating-point numbers; it is {list(found)} of {dtype}"
+            )
         self._taken.add(name)
         return self._tensors[name]
 
-    def get(self, name: str) -> Array | None:
-        """The tensor, or None if there is none."""
-        return self(name) if name in self else None
+    def get(self, name: str, *shape: int) -> Array | None:
+        """The tensor, which with `shape` must be that, or None if there is none."""
+        return self(name, *shape) if name in self else None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that is there."""
-        return self._tensors.shape(name)
+        """The shape of a tensor. Raises `InputError` if there is none of this name."""
+        return self._tensors.shape(name) if name in self else self(name).shape
+
+    def dense(self, name: str, inputs: int, outputs: int | None = None) -> tuple[Array, Array | None]:
+        """A dense layer's kernel, (outputs, inputs), and its bias, if it has one. `outputs` None: as many as it has.
+
+        Raises:
+            InputError: there is none of this name, or it has another shape.
+        """
+        rows = outputs or next(iter(self.shape(f"{name}.weight")), 0)
+        return self(f"{name}.weight", rows, inputs), self.get(f"{name}.bias", rows)
 
     def under(self, prefix: str) -> bool:
         """Whether there are tensors whose names begin so."""

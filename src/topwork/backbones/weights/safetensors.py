@@ -28,6 +28,7 @@ DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", BF16: "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "u1",
 }  # fmt: skip
+FLOATS = ("F64", "F32", "F16", BF16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,12 @@ class Tensors(Mapping[str, Array]):
         entry = self.entries[name]
         dtype = np.dtype(DTYPES[entry.dtype])
         if not math.prod(entry.shape):
-            return np.zeros(entry.shape, np.float32)
+            return np.zeros(entry.shape, np.float32 if entry.dtype in FLOATS else dtype)
         stored = np.memmap(entry.file, dtype, "r", entry.offset, entry.shape)
         if entry.dtype == BF16:  # the upper half of a float32
             return (stored.astype(np.uint32) << 16).view(np.float32)
-        return np.array(stored, np.float32) if dtype.kind == "f" else np.array(stored)
+        with np.errstate(over="ignore", invalid="ignore"):  # of float64, beyond float32
+            return np.array(stored, np.float32) if dtype.kind == "f" else np.array(stored)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -67,6 +69,10 @@ class Tensors(Mapping[str, Array]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.entries[name].shape
+
+    def dtype(self, name: str) -> str:
+        """What it is stored as, one of `DTYPES`."""
+        return self.entries[name].dtype
 
     def below(self, prefix: str) -> Tensors:
         """Those whose names begin with `prefix`, without it."""
@@ -82,20 +88,32 @@ def read_tensors(path: Path) -> Tensors:
     """
     if not path.name.endswith(INDEX):
         return Tensors(_entries(path))
-    index = _json(path, path.read_bytes())
+    try:
+        index = _json(path, path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not all(_plain_name(name) for name in files.values()):
         raise InputError(f"{path}: expected a weight_map from tensors to files beside it")
     entries: dict[str, Entry] = {}
     for name in sorted(set(files.values())):
-        if not (path.parent / name).is_file():
-            raise InputError(f"{path} names {name}, which is not there: fetch it, too")
+        if not _is_file(path.parent / name):
+            raise InputError(f"{path} names {_short(name)}, which is not there: fetch it, too")
         entries |= {
             tensor: e for tensor, e in _entries(path.parent / name).items() if files.get(tensor) == name
         }
     if missing := files.keys() - entries.keys():
-        raise InputError(f"{path}: {len(missing)} tensors are in none of its files, such as {min(missing)}")
+        raise InputError(
+            f"{path}: {len(missing)} tensors are in none of its files, such as {_short(min(missing))}"
+        )
     return Tensors(entries)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as of a name that is too long
+        return False
 
 
 def _plain_name(name: Any) -> bool:
@@ -123,16 +141,19 @@ def _entries(path: Path) -> dict[str, Entry]:
         try:
             dtype, shape = told["dtype"], tuple(told["shape"])
             begin, end = told["data_offsets"]
-            sound = len(shape) <= MOST_RANK and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+            sound = isinstance(dtype, str) and len(shape) <= MOST_RANK
+            sound = sound and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+            sound = sound and math.prod(n or 1 for n in shape) < 2**60
         except (TypeError, KeyError, ValueError):
             sound = False
         if not sound:
-            raise InputError(f"{path}: expected dtype, shape and data_offsets for the tensor {name!r}")
+            raise InputError(f"{path}: expected dtype, shape and data_offsets for the tensor {_short(name)}")
         if dtype not in DTYPES:
-            raise InputError(f"{path}: {name} is stored as {dtype}; expected one of {', '.join(DTYPES)}")
+            known = ", ".join(DTYPES)
+            raise InputError(f"{path}: {_short(name)} is stored as {_short(dtype)}; expected one of {known}")
         if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
             raise InputError(
-                f"{path}: {name} {list(shape)} of {dtype} does not fit in bytes {begin} to {end}"
+                f"{path}: {_short(name)} {list(shape)} of {dtype} does not fit in bytes {begin} to {end}"
             )
         ranges.append((begin, end))
         entries[name] = Entry(path, dtype, shape, start + begin)
@@ -146,6 +167,11 @@ def _entries(path: Path) -> dict[str, Entry]:
             f"{path}: expected {start + at:,} bytes by its header; it has {size:,}: fetch it again"
         )
     return entries
+
+
+def _short(name: str) -> str:
+    """A name for a message: a hostile one may have millions of letters, or lines."""
+    return name if len(name) < 200 and name.isprintable() else repr(name[:100])
 
 
 def _json(path: Path, data: bytes) -> Any:

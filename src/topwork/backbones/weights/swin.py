@@ -69,8 +69,15 @@ def build_swin(swin: Swin, weights: Weights, *, size_px: int) -> Network:
         raise InputError(
             f"{weights.shown}: expected the tensors of a Swin transformer; it has no patch embedding"
         )
-    kernel = weights(f"{name}.weight")
-    x = layers.convolve(pixels, kernel, weights.get(f"{name}.bias"), stride=kernel.shape[2])
+    shape = weights.shape(f"{name}.weight")
+    width, patch = (shape[0], shape[-1]) if shape else (0, 0)
+    kernel = weights(f"{name}.weight", width, 3, patch, patch)
+    if size_px % patch:
+        raise InputError(
+            f"{weights.shown}: it takes pictures in patches of {patch} px; {size_px} px is no multiple of it: "
+            "--size a multiple of 32"
+        )
+    x = layers.convolve(pixels, kernel, weights.get(f"{name}.bias", width), stride=patch)
     x = layers.transpose(x, (0, 2, 3, 1))  # (1, H, W, C), as it stays
     x = _norm(weights, found(weights, PATCH_NORM), x, swin.epsilon)
     stages: dict[str, Any] = {}
@@ -100,7 +107,8 @@ def _count(weights: Weights, below: str) -> int:
 def _norm(weights: Weights, name: str | None, x: Any, epsilon: float) -> Any:
     if name is None:
         return x
-    return layer_norm(x, weights(f"{name}.weight"), weights(f"{name}.bias"), epsilon)
+    width = list(x.shape)[-1]
+    return layer_norm(x, weights(f"{name}.weight", width), weights(f"{name}.bias", width), epsilon)
 
 
 def _halved(weights: Weights, name: str, x: Any, epsilon: float) -> Any:
@@ -114,7 +122,9 @@ def _halved(weights: Weights, name: str, x: Any, epsilon: float) -> Any:
         )
     x = layers.reshape(x, (1, height // 2, 2, width // 2, 2, channels))
     x = layers.reshape(layers.transpose(x, (0, 1, 3, 4, 2, 5)), (1, height // 2, width // 2, 4 * channels))
-    return dense(_norm(weights, f"{name}.norm", x, epsilon), weights(f"{name}.reduction.weight"))
+    return dense(
+        _norm(weights, f"{name}.norm", x, epsilon), *weights.dense(f"{name}.reduction", 4 * channels)
+    )
 
 
 def _block(swin: Swin, weights: Weights, below: str, x: Any, heads: int, *, shifted: bool) -> Any:
@@ -126,16 +136,22 @@ def _block(swin: Swin, weights: Weights, below: str, x: Any, heads: int, *, shif
     y = _norm(weights, name("norm1"), x, swin.epsilon)
     x = op.add(x, _windows(weights, below, y, heads, shifted=shifted))
     y = _norm(weights, name("norm2"), x, swin.epsilon)
-    y = layers.activate(dense(y, *_both(weights, name("fc1"))), swin.activation)
-    return op.add(x, dense(y, *_both(weights, name("fc2"))))
+    width = x.shape[3]
+    y = layers.activate(dense(y, *weights.dense(name("fc1"), width)), swin.activation)
+    return op.add(x, dense(y, *weights.dense(name("fc2"), y.shape[3], width)))
 
 
 def _windows(weights: Weights, below: str, x: Any, heads: int, *, shifted: bool) -> Any:
     """Attention among the patches of each window, x (1, H, W, C)."""
     table_name = found(weights, BLOCK["bias"], "", below=below) or below + BLOCK["bias"][0]
-    table = weights(table_name)  # ((2 w − 1)², heads)
-    window = (math.isqrt(len(table)) + 1) // 2
+    window = (math.isqrt(next(iter(weights.shape(table_name)), 0)) + 1) // 2
+    table = weights(table_name, (2 * window - 1) ** 2, heads)
     _, height, width, channels = x.shape
+    if heads < 1 or channels % heads:
+        raise InputError(
+            f"{weights.shown}: expected its width to be a multiple of its heads; it has {heads} heads and a width of "
+            f"{channels}"
+        )
     if height % window or width % window:
         raise InputError(
             f"{weights.shown}: its windows of {window} patches don't fit in a map of {height} x {width}; "
@@ -152,24 +168,22 @@ def _windows(weights: Weights, below: str, x: Any, heads: int, *, shifted: bool)
     if shift:
         bias = bias + _mask(height, width, window, shift)[:, None]
     y = layers.join_heads(attend(q, k, v, scale=q.shape[3] ** -0.5, bias=bias))
-    y = dense(y, *_both(weights, found(weights, BLOCK["proj"], below=below) or below + BLOCK["proj"][0]))
+    proj = found(weights, BLOCK["proj"], below=below) or below + BLOCK["proj"][0]
+    y = dense(y, *weights.dense(proj, channels, channels))
     y = layers.reshape(y, (1, down, across, window, window, channels))
     y = layers.reshape(layers.transpose(y, (0, 1, 3, 2, 4, 5)), (1, height, width, channels))
     return _rolled(y, shift) if shift else y
 
 
 def _queries_keys_values(weights: Weights, below: str, x: Any) -> list[Any]:
-    fused = found(weights, BLOCK["qkv"], below=below)
+    fused, width = found(weights, BLOCK["qkv"], below=below), x.shape[2]
     if fused is None:
-        return [dense(x, *_both(weights, below + BLOCK[part][0])) for part in ("q", "k", "v")]
-    kernel, bias = _both(weights, fused)
-    kernels = kernel.reshape(3, -1, kernel.shape[1])
+        names = (below + BLOCK[part][0] for part in ("q", "k", "v"))
+        return [dense(x, *weights.dense(name, width, width)) for name in names]
+    kernel, bias = weights.dense(fused, width, 3 * width)
+    kernels = kernel.reshape(3, width, width)
     biases = [None] * 3 if bias is None else list(bias.reshape(3, -1))
     return [dense(x, *both) for both in zip(kernels, biases, strict=True)]
-
-
-def _both(weights: Weights, name: str) -> tuple[Array, Array | None]:
-    return weights(f"{name}.weight"), weights.get(f"{name}.bias")
 
 
 def _rolled(x: Any, by: int) -> Any:
