@@ -125,6 +125,7 @@ def _vit(
             activation=used,
             pool=pool,
             rope=rope,
+            depth=int(read.number("num_hidden_layers", 0, within=(0, 1000))),
             gate=used if read.flag("use_gated_mlp", False) else "silu",
             **more,
         )

@@ -82,6 +82,7 @@ class Vit:
     rms: bool = False  # whether its norms are RMS norms
     gate: Activation = "silu"  # of an MLP with a gate
     prefix_in_mean: bool = False
+    depth: int = 0  # how many blocks its settings say; 0 where they don't
     distilled: bool = False  # whether the class token and the distillation token behind it are averaged
 
 
@@ -111,6 +112,10 @@ def build_vit(vit: Vit, weights: Weights, *, size_px: int, pool: Pool = "auto") 
     while weights.under(below.format(len(stages))):
         tokens = _Block(vit, weights, below.format(len(stages)))(tokens, prefix, rotation)
         stages[f"stage{len(stages) + 1}"] = mean(part(tokens, 1, prefix, tokens.shape[1]), 1)
+    if vit.depth not in (0, len(stages)):
+        raise InputError(
+            f"{weights.shown}: expected {vit.depth} blocks, as its settings say; its tensors are of {len(stages)}"
+        )
     tokens = _norm(vit, weights, found(weights, NORM_LAST), tokens)
     last, how = _pooled(vit, weights, tokens, prefix, vit.pool if pool == "auto" else pool)
     weights.skip(*SKIPPED)
