@@ -374,3 +374,12 @@ def test_which_files_are_weights(tmp_path: Path) -> None:
         assert is_weights(tmp_path / name) == expected
     assert not is_weights(tmp_path / "none.safetensors")
     assert not is_weights(tmp_path)
+
+
+@pytest.mark.parametrize("depths", ["3, 3", {"a": 1}, [None, 2], 7, [2.5, "x"]])
+def test_settings_of_the_wrong_kind_make_no_convolutional_network(depths: object, tmp_path: Path) -> None:
+    config = {"model_type": "convnext", "depths": depths, "hidden_sizes": [8, 16]}
+    tensors = {"embeddings.patch_embeddings.weight": np.zeros((8, 3, 4, 4), np.float32)}
+    write_repository(tmp_path, config, tensors)
+    with pytest.raises(InputError, match=r"^[^\n]+$"):
+        build_network(tmp_path / "model.safetensors", shown="here")

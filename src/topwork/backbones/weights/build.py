@@ -36,7 +36,14 @@ def build_network(
     size = size_px or plan.size_px or 224
     if size > MOST_PX:
         raise InputError(f"{shown}: it is made for pictures of {size} px; expected at most {MOST_PX}: --size")
-    made = plan.build(weights, size, pool)
+    try:
+        made = plan.build(weights, size, pool)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # settings of the wrong kind
+        raise InputError(
+            f"{shown}: its {CONFIG} and its tensors don't make a {plan.family} network ({str(error)[:150]})"
+        ) from error
     if left := weights.left():
         told = ", ".join(sorted(left)[:3])
         raise InputError(
