@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = 0.25  # the exponent of rooted averages
 VIEWS = "topwork_views"  # name of the node that stacks a picture's mirrored and rotated copies
+VIEWS_APART = "topwork_views_apart"  # or of the one that stacks the features of each
 
 
 def pool(graph: ov.Model, names: Sequence[str], *, rooted: Sequence[str] = ()) -> ov.Model:
@@ -68,7 +69,7 @@ def average_views(graph: ov.Model, views: Views) -> ov.Model:
         raise InputError(one_of(views, get_args(Views), what="set of views"))
     if views == "one":
         return graph
-    graph = graph.clone()
+    original, graph = graph, graph.clone()
     old = graph.get_parameters()[0]
     _, height, width, channels = old.shape
     if views == "dihedral" and height != width:
@@ -83,10 +84,30 @@ def average_views(graph: ov.Model, views: Views) -> ov.Model:
         copies += [op.transpose(copy, op.constant(np.array([0, 2, 1, 3]))) for copy in copies]
     stacked = op.concat(copies, 0)  # (views, S, S, 3)
     stacked.set_friendly_name(VIEWS)
-    graph.reshape({old.output(0): ov.PartialShape([len(copies), height, width, channels])})
+    try:
+        graph.reshape({old.output(0): ov.PartialShape([len(copies), height, width, channels])})
+    except RuntimeError:  # it was exported for one picture
+        return _averaged_apart(original, image, copies)
     for target in old.output(0).get_target_inputs():
         target.replace_source_output(stacked.output(0))
     mean = op.reduce_mean(source_of(graph, "features"), op.constant(np.array([0])), True)
+    return with_output(ov.Model([mean], [image]), "features")
+
+
+def _averaged_apart(graph: ov.Model, image: Any, copies: Sequence[Any]) -> ov.Model:
+    """As `average_views`, with a copy of the network for each view; they share their weights."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    parts = []
+    for copy in copies:
+        one = graph.clone()
+        for target in one.get_parameters()[0].output(0).get_target_inputs():
+            target.replace_source_output(copy.output(0))
+        parts.append(source_of(one, "features"))
+    apart = op.concat(parts, 0)
+    apart.set_friendly_name(VIEWS_APART)
+    mean = op.reduce_mean(apart, op.constant(np.array([0])), True)
     return with_output(ov.Model([mean], [image]), "features")
 
 
@@ -96,7 +117,11 @@ def single_view(graph: ov.Model) -> ov.Model:
     from openvino import opset13 as op
 
     graph = graph.clone()
-    stacked = next((node for node in graph.get_ordered_ops() if node.get_friendly_name() == VIEWS), None)
+    named = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    if VIEWS_APART in named:  # the first of them is the picture itself
+        result = op.result(named[VIEWS_APART].input_value(0))
+        return with_output(ov.Model([result], graph.get_parameters()), "features")
+    stacked = named.get(VIEWS)
     if stacked is None:
         return graph
     old = graph.get_parameters()[0]

@@ -81,12 +81,18 @@ def activate(x: Any, kind: Activation) -> Any:
 def attend(q: Any, k: Any, v: Any, *, scale: float, bias: Array | None = None) -> Any:
     """softmax(scale · q kᵀ + bias) v, with q (1, heads, M, d), k and v (1, heads, N, d).
 
+    `bias`: (1, heads, M, N), or (windows, heads, M, N) where the first axis of q holds the windows of each picture.
+
     Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762).
     """
     from openvino import opset13 as op
 
     scores = op.matmul(op.multiply(q, constant(np.float32(scale))), k, False, True)
-    if bias is not None:
+    if bias is not None and len(bias) > 1:
+        shape = tuple(scores.shape)
+        apart = op.add(reshape(scores, (1, len(bias), *shape[1:])), constant(bias[None]))
+        scores = reshape(apart, shape)
+    elif bias is not None:
         scores = op.add(scores, constant(bias))
     return op.matmul(op.softmax(scores, -1), v, False, False)
 
@@ -104,9 +110,10 @@ def join_heads(x: Any) -> Any:
 
 
 def reshape(x: Any, shape: tuple[int, ...]) -> Any:
+    """The first axis is what the others leave: several pictures go through a graph that was built for one."""
     from openvino import opset13 as op
 
-    return op.reshape(x, constant(np.array(shape)), False)
+    return op.reshape(x, constant(np.array((-1, *shape[1:]))), False)
 
 
 def transpose(x: Any, order: tuple[int, ...]) -> Any:

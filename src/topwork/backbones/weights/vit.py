@@ -154,19 +154,21 @@ def _embedded(vit: Vit, weights: Weights, pixels: Any) -> tuple[Any, int, int]:
     x = layers.convolve(pixels, kernel, weights.get(f"{name}.bias", width), stride=patch)
     x = layers.transpose(layers.reshape(x, (1, width, side * side)), (0, 2, 1))
     tokens = [_rows(weights, n, width) for names in BEFORE if (n := found(weights, names, ""))]
-    prefix = sum(map(len, tokens))
+    prefix, patches = sum(map(len, tokens)), np.zeros((side * side, width), np.float32)
     if (where := found(weights, POSITIONS, "")) is not None:
         learnt = _rows(weights, where, width)
         first, patches = positions_for(learnt, side, prefix, vit.resampling, shown=weights.shown)
-        x = op.add(x, constant(patches[None]))
         start = 0
         for number, token in enumerate(tokens):
             stop = start + len(token)
             if first is not None and stop <= len(first):
                 tokens[number] = token + first[start:stop]
             start = stop
-    if tokens:
-        x = op.concat([*(constant(token[None]) for token in tokens), x], 1)
+    if prefix:  # room before the patches, to which the tokens are added: as many as there are pictures
+        begin, end = constant(np.array([0, prefix, 0])), constant(np.array([0, 0, 0]))
+        x = op.pad(x, begin, end, "constant", op.constant(np.float32(0)))
+    if prefix or where is not None:
+        x = op.add(x, constant(np.concatenate([*tokens, patches])[None]))
     return _norm(vit, weights, found(weights, NORM_FIRST), x), prefix, side
 
 
