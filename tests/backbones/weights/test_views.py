@@ -10,7 +10,7 @@ import pytest
 
 from exact import in_f32
 from topwork.backbones.backbone import load_backbone
-from topwork.graphs.features import average_views, single_view, with_output
+from topwork.graphs.features import VIEWS_APART, average_views, single_view, with_output
 from weight_files import drawn, small_transformers, write_repository
 
 CASES = small_transformers()
@@ -41,10 +41,13 @@ def test_a_graph_of_one_picture_alone_is_copied_for_each_view() -> None:
 
     image = op.parameter([1, 8, 8, 3], ov.Type.u8, name="image")
     image.output(0).set_names({"image"})
-    row = op.reshape(op.convert(image, "f32"), op.constant(np.array([1, 192])), False)  # one picture, no more
+    row = op.reshape(op.convert(image, "f32"), op.constant(np.array([1, 192])), False)
     weight = np.random.default_rng(1).standard_normal((5, 192)).astype(np.float32)
-    graph = with_output(ov.Model([op.matmul(row, op.constant(weight), False, True)], [image]), "features")
+    token = op.constant(np.array([[1.0, 2.0]], np.float32))  # of one picture, no more
+    joined = op.concat([token, op.matmul(row, op.constant(weight), False, True)], 1)
+    graph = with_output(ov.Model([joined], [image]), "features")
     both = average_views(graph, "flip")
+    assert VIEWS_APART in {node.get_friendly_name() for node in both.get_ordered_ops()}
     picture = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
     flipped = np.ascontiguousarray(picture[:, :, ::-1])
     expected = (in_f32(graph)({0: picture})[0] + in_f32(graph)({0: flipped})[0]) / 2
