@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino as ov
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as op
 
 from exact import in_f32
@@ -266,3 +268,59 @@ def test_what_the_folder_above_onnx_states_is_followed(tmp_path: Path) -> None:
     )
     assert other.framing is None
     assert other.pixels.how == "assumed"
+
+
+def test_the_classifier_of_a_quantised_file_is_taken_off(tmp_path: Path) -> None:
+    """As onnxruntime's `quantize_dynamic` writes it: whole numbers around the last dense layer."""
+    quantization = pytest.importorskip("onnxruntime.quantization", exc_type=ImportError)
+    random = np.random.default_rng(0)
+    kernel, weight = random.standard_normal((16, 3, 4, 4)), random.standard_normal((16, 1000))
+    nodes = [
+        helper.make_node("Conv", ["pixels", "kernel"], ["map"], strides=[4, 4]),
+        helper.make_node("Clip", ["map", "low", "high"], ["clipped"]),
+        helper.make_node("GlobalAveragePool", ["clipped"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["row"]),
+        helper.make_node("MatMul", ["row", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["out"]),
+    ]
+    values = {"kernel": kernel, "weight": weight, "bias": random.standard_normal(1000), "low": 0, "high": 6}
+    held = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in values.items()]
+    shapes = ([1, 3, 32, 32], [1, 1000])
+    info = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in zip(("pixels", "out"), shapes, strict=True)
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "net", info[:1], info[1:], held), opset_imports=[helper.make_opsetid("", 13)]
+    )
+    onnx.save(model, tmp_path / "whole.onnx")
+    quantization.quantize_dynamic(
+        tmp_path / "whole.onnx", tmp_path / "quantised.onnx", op_types_to_quantize=["MatMul"]
+    )
+    whole, quantised = (load_module(str(tmp_path / f"{n}.onnx")) for n in ("whole", "quantised"))
+    picture = random.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    expected, made = (in_f32(m.graph)({0: picture})["last"] for m in (whole, quantised))
+    assert made.shape == (1, 16)
+    np.testing.assert_allclose(made, expected, rtol=1e-5)  # what the classifier saw before it was rounded
+    assert "the classifier of 1000 classes was taken off" in quantised.notes
+
+
+@pytest.mark.parametrize(("width", "doubted"), [(10, True), (128, False)])
+def test_few_outputs_of_a_dense_layer_are_doubted(width: int, doubted: bool, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = {"kernel": random.standard_normal((16, 3, 4, 4)), "weight": random.standard_normal((16, width))}
+    nodes = [
+        helper.make_node("Conv", ["pixels", "kernel"], ["map"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["row"]),
+        helper.make_node("Gemm", ["row", "weight"], ["out"]),
+    ]
+    held = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in values.items()]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("pixels", [1, 3, 32, 32]), ("out", [1, width]))
+    ]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "net", *ends, held)), tmp_path / "net.onnx")
+    notes = load_module(str(tmp_path / "net.onnx")).assumed
+    said = f"its {width} outputs come from a dense layer and may be class scores rather than features"
+    assert any(note.startswith(said) for note in notes) == doubted

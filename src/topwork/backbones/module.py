@@ -172,6 +172,7 @@ def _published(
     assumed = (*assumed, *_assumed(chosen))
     dressed = dress(graph, entry, size_px=size, pixels=chosen, name=name)
     found = trunk.find_trunk(dressed, name=name, pool=pool)
+    assumed = (*assumed, found.doubt) if found.doubt else assumed
     if found.cut:
         notes = (*notes, f"{found.cut} was taken off")
     if found.pooled:

@@ -41,6 +41,9 @@ FEATURE_NAMES = (
 SCORE_NAMES = ("logits", "prob", "softmax", "predictions", "classes", "scores")
 RECTIFIED = ("Relu", "Sigmoid", "Softmax", "HSigmoid")
 ACTIVATIONS = (*RECTIFIED, "Clamp", "Swish", "HSwish", "Gelu", "Elu", "Mish", "PRelu")
+FEW = 64  # outputs of a dense layer, which then may be a classifier's
+SCALES = ("Divide", "Multiply")  # by one number, before it is rounded
+QUANTISING = ("Subtract", "Convert", "Clamp", "Add", "Round", "Divide", "Multiply", "FakeQuantize")
 MOST_STAGES = 64
 
 
@@ -56,6 +59,7 @@ class Trunk:
     cut: str  # a description of what was removed; empty if nothing was
     signed: bool = False  # whether stages may be negative
     pooled: str = ""  # how tokens became features, in words
+    doubt: str = ""  # why its output may be no features, a sentence
 
 
 def find_trunk(graph: ov.Model, *, name: str, pool: Pool = "auto") -> Trunk:
@@ -97,7 +101,25 @@ def find_trunk(graph: ov.Model, *, name: str, pool: Pool = "auto") -> Trunk:
     end = _in_f32(source)
     end.set_names({LAST})
     whole = ov.Model([*outputs, end], graph.get_parameters(), name)
-    return Trunk(whole, tuple(names), rectified, cut, signed and bool(names), pooled)
+    doubt = "" if cut else _doubt(end)
+    return Trunk(whole, tuple(names), rectified, cut, signed and bool(names), pooled, doubt)
+
+
+def _doubt(output: Any) -> str:
+    """Few numbers from a dense layer may be a small classifier's scores, which nothing tells."""
+    node = output.get_node()
+    while node.get_type_name() in ("Sigmoid", "Add", "Convert", "Reshape", "Squeeze", "Tanh"):
+        sides = [value.get_node() for value in node.input_values() if not _is_constant(value.get_node())]
+        if len(sides) != 1:
+            return ""
+        node = sides[0]
+    width = int(output.shape[-1])
+    if width > FEW or node.get_type_name() != "MatMul":
+        return ""
+    return (
+        f"its {width} outputs come from a dense layer and may be class scores rather than features: if so, export it "
+        "without its last layer, or name its output 'logits'"
+    )
 
 
 def _in_f32(output: Any) -> Any:
@@ -146,6 +168,7 @@ def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | 
         node = sides[bias.index(False)]
         while node.get_type_name() in ("Reshape", "Squeeze"):
             node = node.input_value(0).get_node()
+    node = _scaled(node)
     kind = node.get_type_name()
     if kind not in ("MatMul", "Convolution") or not _is_constant(node.input_value(1).get_node()):
         return None
@@ -155,7 +178,29 @@ def _before_classifier(source: Any, *, named_scores: bool) -> tuple[Any, int] | 
         return None
     if not certain and classes[0] not in CLASS_COUNTS:
         return None
-    return node.input_value(0), classes[0]
+    return _before_quantising(node.input_value(0)), classes[0]
+
+
+def _scaled(node: Any) -> Any:
+    """Of a quantised layer, which is converted and multiplied by one number, the layer; else the node itself."""
+    at = node
+    while at.get_type_name() in ("Multiply", "Convert"):
+        sides = [value for value in at.input_values() if len(_core(value.shape))]
+        if len(sides) != 1:
+            return node
+        at = sides[0].get_node()
+    return at if at.get_type_name() in ("MatMul", "Convolution") else node
+
+
+def _before_quantising(value: Any) -> Any:
+    """The floats that a layer's input was made whole numbers of; the value itself if it isn't quantised."""
+    at, rounded = value, False
+    while (kind := at.get_node().get_type_name()) in (SCALES if rounded else QUANTISING):
+        sides = [one for one in at.get_node().input_values() if len(_core(one.shape))]
+        if len(sides) != 1:
+            break
+        at, rounded = sides[0], rounded or kind in ("Round", "FakeQuantize")
+    return at if rounded else value
 
 
 def _untrained_pooler(outputs: list[Any]) -> bool:
