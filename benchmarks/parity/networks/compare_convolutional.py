@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.parity.networks.random_tensors import random_pixels, random_tensor, write_safetensors
-from topwork.backbones.weights import convnext, efficientnet, mobilenet, regnet, resnet
+from topwork.backbones.weights.families import convnext, efficientnet, mobilenet, regnet, resnet
 from topwork.backbones.weights.network import Weights
 from topwork.backbones.weights.safetensors import read_tensors
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from topwork.backbones.weights import convnext, efficientnet, mobilenet, regnet, resnet
-from topwork.backbones.weights.maps import Norm, convolved, norm_of, normed, symmetric, thinned
+from topwork.backbones.weights.families import convnext, efficientnet, mobilenet, regnet, resnet
+from topwork.backbones.weights.families.maps import Norm, convolved, norm_of, normed, symmetric, thinned
 from topwork.backbones.weights.network import Network, Weights
 from topwork.backbones.weights.safetensors import read_tensors
 from topwork.errors import InputError

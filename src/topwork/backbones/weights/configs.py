@@ -10,16 +10,24 @@ from importlib.resources import files
 from typing import Any
 
 from topwork.backbones.json_values import Reader
-from topwork.backbones.weights.convnext import build_convnext, build_dinov3_convnext, build_timm_convnext
-from topwork.backbones.weights.efficientnet import build_timm_efficientnet
+from topwork.backbones.weights.families.convnext import (
+    build_convnext,
+    build_dinov3_convnext,
+    build_timm_convnext,
+)
+from topwork.backbones.weights.families.efficientnet import build_timm_efficientnet
+from topwork.backbones.weights.families.mobilenet import (
+    build_efficientnet,
+    build_mobilenet_v1,
+    build_mobilenet_v2,
+)
+from topwork.backbones.weights.families.positions import Rope
+from topwork.backbones.weights.families.regnet import build_regnet, build_timm_regnet
+from topwork.backbones.weights.families.resnet import build_resnet, build_timm_resnet
+from topwork.backbones.weights.families.swin import Swin, build_swin
+from topwork.backbones.weights.families.vit import Vit, build_vit
 from topwork.backbones.weights.layers import Activation
-from topwork.backbones.weights.mobilenet import build_efficientnet, build_mobilenet_v1, build_mobilenet_v2
 from topwork.backbones.weights.network import Config, Network, Weights
-from topwork.backbones.weights.positions import Rope
-from topwork.backbones.weights.regnet import build_regnet, build_timm_regnet
-from topwork.backbones.weights.resnet import build_resnet, build_timm_resnet
-from topwork.backbones.weights.swin import Swin, build_swin
-from topwork.backbones.weights.vit import Vit, build_vit
 from topwork.errors import InputError, one_of
 from topwork.recipe import Pool
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from topwork.backbones.weights import layers
-from topwork.backbones.weights.layers import Activation, activate, constant, dense, mean
-from topwork.backbones.weights.maps import (
+from topwork.backbones.weights.families.maps import (
     Spatial,
     activation_of,
     as_map,
@@ -22,6 +21,7 @@ from topwork.backbones.weights.maps import (
     rectified,
     with_stages,
 )
+from topwork.backbones.weights.layers import Activation, activate, constant, dense, mean
 from topwork.backbones.weights.network import Array, Config, Network, Weights, pixels_input
 
 

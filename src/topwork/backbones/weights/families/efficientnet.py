@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topwork.backbones.weights.attention2d import mobile_attention
-from topwork.backbones.weights.layers import Activation, activate, constant, mean, part
-from topwork.backbones.weights.maps import (
+from topwork.backbones.weights.families.attention2d import mobile_attention
+from topwork.backbones.weights.families.maps import (
     NON_NEGATIVE,
     Gate,
     Norm,
@@ -28,6 +27,7 @@ from topwork.backbones.weights.maps import (
     thinned,
     with_stages,
 )
+from topwork.backbones.weights.layers import Activation, activate, constant, mean, part
 from topwork.backbones.weights.network import Config, Network, Weights, pixels_input
 from topwork.errors import InputError
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from topwork.backbones.weights.families.maps import Norm, as_map, convolved, normed
 from topwork.backbones.weights.layers import attend, join_heads, reshape, transpose
-from topwork.backbones.weights.maps import Norm, as_map, convolved, normed
 from topwork.backbones.weights.network import Weights
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from topwork.backbones.weights.layers import Activation, activate
-from topwork.backbones.weights.maps import (
+from topwork.backbones.weights.families.maps import (
     BATCH_NORM,
     NON_NEGATIVE,
     Norm,
@@ -29,6 +28,7 @@ from topwork.backbones.weights.maps import (
     thinned,
     with_stages,
 )
+from topwork.backbones.weights.layers import Activation, activate
 from topwork.backbones.weights.network import Config, Network, Weights, pixels_input
 
 

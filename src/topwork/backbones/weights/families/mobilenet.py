@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from topwork.backbones.weights.layers import Activation, activate, constant
-from topwork.backbones.weights.maps import (
+from topwork.backbones.weights.families.maps import (
     NON_NEGATIVE,
     Norm,
     Spatial,
@@ -24,6 +23,7 @@ from topwork.backbones.weights.maps import (
     squeeze_excite,
     with_stages,
 )
+from topwork.backbones.weights.layers import Activation, activate, constant
 from topwork.backbones.weights.network import Config, Network, Weights, pixels_input
 from topwork.errors import InputError
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from topwork.backbones.weights import layers
+from topwork.backbones.weights.families.positions import Rope, positions_for, rotate
 from topwork.backbones.weights.layers import Activation, attend, constant, dense, mean, part, split_heads
 from topwork.backbones.weights.network import Array, Network, Weights, network, pixels_input
-from topwork.backbones.weights.positions import Rope, positions_for, rotate
 from topwork.errors import InputError
 from topwork.graphs.resampling import Resampling
 from topwork.recipe import Pool

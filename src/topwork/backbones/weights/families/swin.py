@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from topwork.backbones.weights import layers
+from topwork.backbones.weights.families.vit import found
 from topwork.backbones.weights.layers import (
     Activation,
     attend,
@@ -23,7 +24,6 @@ from topwork.backbones.weights.layers import (
     split_heads,
 )
 from topwork.backbones.weights.network import Array, Network, Weights, network, pixels_input
-from topwork.backbones.weights.vit import found
 from topwork.errors import InputError
 
 PATCH = ("embeddings.patch_embeddings.projection", "patch_embed.proj")

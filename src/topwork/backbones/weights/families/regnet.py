@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topwork.backbones.weights.layers import Activation, activate
-from topwork.backbones.weights.maps import (
+from topwork.backbones.weights.families.maps import (
     NON_NEGATIVE,
     Norm,
     Spatial,
@@ -25,6 +24,7 @@ from topwork.backbones.weights.maps import (
     squeeze_excite,
     with_stages,
 )
+from topwork.backbones.weights.layers import Activation, activate
 from topwork.backbones.weights.network import Config, Network, Weights, pixels_input
 
 
