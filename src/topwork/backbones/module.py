@@ -13,8 +13,6 @@ from topwork.backbones.conversion.kept import Converted, converted
 from topwork.backbones.hub.catalog import look_up
 from topwork.backbones.hub.handle import SUFFIXES, USUAL, Handle, parse
 from topwork.backbones.hub.resolve import Progress, Say, resolve
-from topwork.backbones.preprocessing import FILES, Preprocessing, read_preprocessing
-from topwork.backbones.weights.build import build_network, is_weights
 from topwork.errors import InputError, one_of
 from topwork.graphs import trunk
 from topwork.graphs.pixels import Pixels, find_range, pixels
@@ -24,6 +22,8 @@ from topwork.recipe import PixelChoice, PixelRange, Pool
 
 if TYPE_CHECKING:
     import openvino as ov
+
+    from topwork.backbones.preprocessing import Preprocessing
 
 UNSTATED = "see its source"
 USUAL_PX = 224  # where neither the module nor the catalog says
@@ -100,7 +100,7 @@ def load_module(
     if parsed.kind in ("keras", "kerashub"):
         return _published(parsed, size_px, range, pool, None)
     path = _locate(resolve(parsed, offline=offline, progress=progress, say=say), str(parsed))
-    if is_weights(path):
+    if path.is_file() and ".safetensors" in path.name.lower():
         return _from_weights(parsed, path, size_px, range, pool)
     return _published(parsed, size_px, range, pool, path)
 
@@ -127,6 +127,8 @@ def _built_in(handle: Handle, size_px: int | None, range: PixelChoice) -> Module
 
 def _from_weights(handle: Handle, path: Path, size_px: int | None, range: PixelChoice, pool: Pool) -> Module:
     """A network of which the source has its weights and settings alone: it is built here."""
+    from topwork.backbones.weights.build import build_network  # only here: 40 ms to import
+
     name, stated = str(handle), _stated(path)
     size = size_px or (stated.size_px if stated else None)
     network, size = build_network(path, size_px=size, pool=pool, shown=name)
@@ -196,6 +198,8 @@ def _published(
 
 def _stated(path: Path) -> Preprocessing | None:
     """What the files beside a module, or above its folder `onnx`, state of pictures."""
+    from topwork.backbones.preprocessing import FILES, read_preprocessing
+
     return read_preprocessing({name: place for name in FILES if (place := _beside(path, name)) is not None})
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exact import in_f32
-from topwork.backbones.weights.build import build_network, is_weights, read_config
+from topwork.backbones.weights.build import build_network, read_config
 from topwork.backbones.weights.configs import ACTIVATIONS, FAMILIES, plan_of, timm_facts
 from topwork.errors import InputError
 from weight_files import drawn, random_pixels, small_transformers, write_repository
@@ -360,20 +360,6 @@ def test_facts_of_timms_that_are_known_from_papers() -> None:
 def test_every_kind_of_transformers_has_a_plan() -> None:
     for kind in FAMILIES:
         assert plan_of({"model_type": kind}, shown=kind).size_px == 224
-
-
-def test_which_files_are_weights(tmp_path: Path) -> None:
-    for name, expected in (
-        ("model.safetensors", True),
-        ("MODEL.SAFETENSORS", True),
-        ("model.safetensors.index.json", True),
-        ("model.onnx", False),
-        ("config.json", False),
-    ):
-        (tmp_path / name).write_bytes(b"x")
-        assert is_weights(tmp_path / name) == expected
-    assert not is_weights(tmp_path / "none.safetensors")
-    assert not is_weights(tmp_path)
 
 
 @pytest.mark.parametrize("depths", ["3, 3", {"a": 1}, [None, 2], 7, [2.5, "x"]])

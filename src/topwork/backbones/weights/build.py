@@ -9,7 +9,7 @@ from typing import Any
 
 from topwork.backbones.weights.configs import MOST_PX, Plan, plan_of
 from topwork.backbones.weights.network import Network, Weights
-from topwork.backbones.weights.safetensors import INDEX, SUFFIX, Tensors, read_tensors
+from topwork.backbones.weights.safetensors import Tensors, read_tensors
 from topwork.errors import InputError
 from topwork.recipe import Pool
 
@@ -50,11 +50,6 @@ def build_network(
             f"{shown}: {len(left)} of its tensors have no place in a {plan.family} network, such as {told}"
         )
     return made, size
-
-
-def is_weights(path: Path) -> bool:
-    """Whether a file is of weights alone, which `build_network` makes a network of."""
-    return path.is_file() and path.name.lower().endswith((SUFFIX, INDEX))
 
 
 def read_config(path: Path, *, shown: str) -> Mapping[str, Any]:
