@@ -256,6 +256,7 @@ def test_which_files_make_a_module(
 def test_weights_of_a_kind_that_is_not_built_here_give_way_to_the_graph() -> None:
     assert choose(HUB_NAMES, None, "hf:x/y", built=False)[0] == "onnx/model.onnx"
     assert choose(HUB_NAMES, None, "hf:x/y", built=True)[0] == "model.safetensors"
+    assert choose(["model.safetensors", "net.onnx"], None, "hf:x/y", built=False)[0] == "net.onnx"
     towers = ["onnx/text_model.onnx", "onnx/vision_model.onnx", "model.safetensors"]
     assert choose(towers, None, "hf:x/y", built=False)[0] == "onnx/vision_model.onnx"
 

@@ -209,7 +209,7 @@ def _beside(path: Path, name: str) -> Path | None:
 
 
 def license_of(path: Path) -> str:
-    """The licence that a repository's card states (`license:` in its front matter), or its timm settings."""
+    """The licence that a repository's card states: `license:` in its front matter."""
     card = _beside(path, "README.md")
     if card is not None:
         head = card.read_text(encoding="utf-8", errors="replace")[:20_000].split("\n---", 1)[0]

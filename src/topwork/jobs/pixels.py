@@ -50,7 +50,7 @@ def with_fitting_pixels(backbone: Backbone, dataset: Dataset, recipe: Recipe, wa
     if not backbone.pixels_assumed:
         return backbone
     photos = _some_of(dataset, recipe)
-    if len(photos) < FEWEST:
+    if len(photos) < FEWEST or len({example.label for example in photos}) < 2:
         return backbone
     ranges: tuple[PixelRange, ...] = get_args(PixelRange)
     with watch.bar("pixel ranges", len(ranges) * len(photos)) as progress:

@@ -90,12 +90,14 @@ def choose(
         ):
             modules[n] = n
     if file is None:
+        graphs = {m: n for m, n in modules.items() if ".safetensors" not in m}
+        modules = graphs if built is False and graphs else modules
         if not modules:
             raise InputError(
                 f"{shown}: expected a module, {SAVED_MODEL} or a file that ends in {', '.join(SUFFIXES)}; the "
                 f"repository holds {_some(names)}"
             )
-        usual = [n for n in USUAL if n in modules and not (built is False and ".safetensors" in n)]
+        usual = [n for n in USUAL if n in modules]
         if len(modules) > 1 and not usual:
             raise InputError(
                 f"{shown} holds several modules: name one of {', '.join(sorted(modules.values()))}"
@@ -134,7 +136,7 @@ def _find(cache: Path, repo: str, revision: str, file: str | None, name: str) ->
         snapshot = Path(snapshot_download(repo, revision=revision, cache_dir=cache, local_files_only=True))
         there = [one for one in files_below(snapshot) if (snapshot / one).is_file()]  # links may be broken
         config = snapshot / CONFIG
-        built = _can_be_built(config) if config.is_file() else None
+        built = config.is_file() and _can_be_built(config)
         module, names = choose(there, file, f"hf:{name}", built=built)
     except (OSError, InputError):
         return None
@@ -153,7 +155,7 @@ def _fetch(
         commit = str(info.sha)
         digests = {sibling.rfilename: _digest(sibling) for sibling in info.siblings or ()}
         where: dict[str, Any] = {"revision": commit, "cache_dir": cache}
-        built = None
+        built = False
         if file is None and CONFIG in digests:
             built = _can_be_built(Path(api.hf_hub_download(repo, CONFIG, **where)))
         module, chosen = choose(tuple(digests), file, f"hf:{name}", built=built)
